@@ -23,7 +23,7 @@ from losses import recipe
 from robossl.common.config import load
 from robossl.common.malloc import keep_freed_memory
 from robossl.methods import METHODS
-from robossl.training.run import RunConfig
+from robossl.training.run_config import RunConfig
 
 
 def main() -> None:

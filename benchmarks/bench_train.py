@@ -27,7 +27,7 @@ from robossl.data.store import Store, open_store
 from robossl.encoders.encoder import EncoderConfig, build_encoder
 from robossl.training.build import build_trainer
 from robossl.training.optim import set_rates
-from robossl.training.run import RunConfig
+from robossl.training.run_config import RunConfig
 
 BATCH = 64
 PREFETCHED = 7  # more than the loaders prepare ahead

@@ -16,6 +16,7 @@ from robossl.common.version import __version__ as __version__
 from robossl.errors import InputError as InputError
 from robossl.errors import ResourceError as ResourceError
 from robossl.errors import RobosslError as RobosslError
+from robossl.errors import RunInterrupted as RunInterrupted
 
 if TYPE_CHECKING:
     from robossl.data.ingest import ingest as ingest
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
     from robossl.probes.api import probe as probe
     from robossl.probes.result import Report as Report
     from robossl.training.pretrain import pretrain as pretrain
-    from robossl.training.run import RunConfig as RunConfig
-    from robossl.training.run import load_config as load_config
+    from robossl.training.run_config import RunConfig as RunConfig
+    from robossl.training.run_config import load_config as load_config
     from robossl.training.runs import Run as Run
     from robossl.training.runs import open_run as open_run
     from robossl.views import Batch as Batch
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "ingest": "robossl.data.ingest:ingest",
     "open_store": "robossl.data.store:open_store",
-    "load_config": "robossl.training.run:load_config",
+    "load_config": "robossl.training.run_config:load_config",
     "pretrain": "robossl.training.pretrain:pretrain",
     "open_run": "robossl.training.runs:open_run",
     "load_encoder": "robossl.encoders.inference:load_encoder",
@@ -49,7 +50,7 @@ _LAZY = {
     "evaluate": "robossl.evaluation.api:evaluate",
     "probe": "robossl.probes.api:probe",
     "Store": "robossl.data.store:Store",
-    "RunConfig": "robossl.training.run:RunConfig",
+    "RunConfig": "robossl.training.run_config:RunConfig",
     "Run": "robossl.training.runs:Run",
     "FrameEncoder": "robossl.encoders.inference:FrameEncoder",
     "Scores": "robossl.evaluation.result:Scores",
@@ -60,7 +61,7 @@ _LAZY = {
     "ViewSpec": "robossl.views:ViewSpec",
 }
 
-__all__ = [*_LAZY, "InputError", "ResourceError", "RobosslError"]
+__all__ = [*_LAZY, "InputError", "ResourceError", "RobosslError", "RunInterrupted"]
 
 
 # Type checkers skip this block, so that they report an unknown name as an error.
@@ -73,4 +74,4 @@ if not TYPE_CHECKING:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    return sorted([*__all__, "__version__"])

@@ -3,6 +3,7 @@
 * RobosslError
   x InputError      fix what was passed (argument, configuration, data) and call again; exit code 2
   x ResourceError   no work is lost; free the resource (disk, memory, port) and run the command again; exit code 1
+  x RunInterrupted  no work is lost; a signal stopped a run, which was saved; go on with `resume`; exit code 143
 """
 
 from __future__ import annotations
@@ -22,6 +23,12 @@ class InputError(RobosslError, ValueError):
 
 class ResourceError(RobosslError, OSError):
     """The machine ran out of disk, memory or another resource; the work so far is kept."""
+
+
+class RunInterrupted(RobosslError):
+    """SIGTERM or Ctrl-C stopped `pretrain`; the run was saved first, and `resume` goes on with it."""
+
+    exit_code = 143  # 128 + SIGTERM
 
 
 def reason(error: BaseException) -> str:

@@ -47,6 +47,29 @@ class ViewSpec:
 
     Defaults are the augmentation of MoCo v2 (arXiv:2003.04297), which SimSiam uses too.
 
+    Attributes:
+        size: Height and width of the view, in pixels.
+        scale: Range of the crop's area, as a fraction of the frame.
+        ratio: Range of the crop's width over its height, in source pixels.
+        interpolation: How the crop is resized; both ways are antialiased.
+        hflip_p: Probability of a horizontal flip.
+        rotation_degrees: Rotate by a uniform angle in +- this, before the crop; `View.box` is then None.
+        turn_p: Probability of a turn by 90, 180 or 270 degrees (0.75: uniform); `View.box` is then None.
+        jitter_p: Probability of the colour jitter, which the next four values describe.
+        brightness: For a value x, the factor is uniform in [max(0, 1 - x), 1 + x].
+        contrast: As for brightness.
+        saturation: As for brightness.
+        hue: The shift is uniform in +- this value, in turns of the colour circle.
+        colour: Whose code for colour and blur is followed (colour_official.py).
+        grayscale_p: Probability of a grey view.
+        blur_p: Probability of a blur.
+        blur_sigma: Range of the blur's standard deviation, in pixels of the view.
+        solarize_p: Probability of inverting the bright pixels.
+        solarize_threshold: Brightness from which pixels are inverted, 0 to 1.
+        clip: Which frames the view shows.
+        per_frame: Operations that are drawn anew for every frame of a clip; the others are drawn once per clip.
+        as_first: Operations with the same random draws as in the sample's first view.
+
     Raises:
         InputError: a value is out of its range.
 
@@ -57,32 +80,25 @@ class ViewSpec:
     """
 
     size: int = 224
-    scale: tuple[float, float] = (0.2, 1.0)  # range of (area of the crop) / (area of the frame)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)  # range of (width of the crop) / (height of the crop), in source pixels
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"  # both modes use antialiasing
+    scale: tuple[float, float] = (0.2, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     hflip_p: float = 0.5
-    # The frame is rotated before the crop, by a uniform random angle in +- this value. `View.box` is then None.
     rotation_degrees: float = 0.0
-    # Probability of a turn by 90, 180 or 270 degrees. With 0.75, all four directions are equally likely.
-    # If it is not 0, `View.box` is None.
     turn_p: float = 0.0
     jitter_p: float = 0.8
-    # For brightness, contrast and saturation, a value x means a uniform random factor in [max(0, 1 - x), 1 + x].
     brightness: float = 0.4
     contrast: float = 0.4
     saturation: float = 0.4
-    hue: float = 0.1  # the shift is a uniform random number in +- this value, in turns of the colour circle
-    # The library or paper whose code the colour and blur operations follow (see augment/colour_official.py).
+    hue: float = 0.1
     colour: Literal["torchvision", "byol", "simclr"] = "torchvision"
     grayscale_p: float = 0.2
     blur_p: float = 0.5
-    blur_sigma: tuple[float, float] = (0.1, 2.0)  # range, in pixels of the view
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
     solarize_p: float = 0.0
     solarize_threshold: float = 0.5
     clip: ClipSpec = ClipSpec()
-    # Operations whose random values are drawn for every frame of a clip. All others are drawn once per clip.
     per_frame: tuple[Operation, ...] = ()
-    # Operations that take their random values from the first view of the same sample.
     as_first: tuple[Operation, ...] = ()
 
     def __post_init__(self) -> None:

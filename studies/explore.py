@@ -34,7 +34,7 @@ from robossl.measure.accuracy import all_pairs
 from robossl.measure.subjects import Subject, open_subject, pixels_reference
 from robossl.measure.subjects.references import PIXELS, random_subject
 from robossl.measure.subjects.subject import Backbone
-from robossl.training.run import RunConfig
+from robossl.training.run_config import RunConfig
 
 ENV, STATE, ENVIRONMENT = "robossl/Push-v0", "state", "observation.environment_state"
 POSE = {"r2": (0, 1, 2, 3), "place": (0, 1), "angle": (2, 3)}  # of the environment's state: x, y, sine, cosine

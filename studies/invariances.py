@@ -32,7 +32,7 @@ from robossl.probes.result import Readings
 from robossl.probes.run import probe
 from robossl.probes.settings import ProbeSettings
 from robossl.probes.sources import open_frames
-from robossl.training.run import RunConfig
+from robossl.training.run_config import RunConfig
 
 SPATIAL = ("rotation", "rot90", "translation", "scale", "crop", "hflip")
 APPEARANCE = ("brightness", "contrast", "saturation", "hue", "white_balance", "blur")

@@ -33,7 +33,7 @@ from robossl.evaluation.compare import Line, compare, read_lines, write_lines
 from robossl.evaluation.forest import write_forest
 from robossl.methods import METHODS
 from robossl.training.build import build_trainer
-from robossl.training.run import RunConfig
+from robossl.training.run_config import RunConfig
 
 EXTRA: dict[str, tuple[str, dict[str, Any]]] = {
     # BYOL section 3.1: a fixed random target already teaches something.

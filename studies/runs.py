@@ -15,7 +15,7 @@ from typing import Any
 from robossl.common.atomic_io import write_text
 from robossl.common.config import to_yaml
 from robossl.common.cpus import num_cpus
-from robossl.training.run import RunConfig
+from robossl.training.run_config import RunConfig
 
 
 def merged(base: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:

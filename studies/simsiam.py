@@ -20,7 +20,7 @@ from runs import history, merged, train_all
 
 from robossl.common.config import config_hash, from_mapping
 from robossl.data.store import open_store
-from robossl.training.run import RunConfig
+from robossl.training.run_config import RunConfig
 
 METRIC = "knn/scene"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from places import CLIPS
+from places import CLIPS, ROOT
 from serving_kit import FRAMES, serving
 
 import robossl
@@ -42,6 +43,10 @@ def test_the_import_is_light() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert done.stdout == "[] []\n", done.stderr
+
+
+def test_only_public_names_are_completed() -> None:
+    assert dir(robossl) == sorted([*robossl.__all__, "__version__"])
 
 
 def test_no_module_hides_a_public_name() -> None:
@@ -80,6 +85,25 @@ def test_one_source_or_several_are_ingested(tmp_path: Path) -> None:
     one = robossl.ingest(str(clips[0]), out=str(tmp_path / "one"), short_side=32, workers=1)
     two = robossl.ingest(clips, out=tmp_path / "two", short_side=32, workers=1)
     assert (one.num_episodes, two.num_episodes) == (1, 2)
+
+
+def test_decoded_frames_go_into_the_encoder_as_the_page_says(run: robossl.Run, clip_store_path: Path) -> None:
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^frames = (torch\.stack.*?)  #", page, re.MULTILINE)
+    frames = eval(line, {"torch": torch, "store": robossl.open_store(clip_store_path), "rows": [0, 1]})
+    assert (frames.shape[0], frames.shape[-1], frames.dtype) == (2, 3, np.uint8)
+    assert robossl.load_encoder(run)(frames)["pooled"].shape == (2, 96)
+
+
+def test_a_folder_of_another_command_is_no_store_and_is_named(run: robossl.Run, tmp_path: Path) -> None:
+    with pytest.raises(robossl.InputError, match=f"is a run, not a store; robossl report {run.path} writes a page"):
+        robossl.open_store(run)
+    with pytest.raises(robossl.InputError, match="is an encoder, not a store"):
+        robossl.open_store(run / "encoder")
+    robossl.export(run, out=tmp_path / "models")
+    for model in (tmp_path / "models" / "tiny", tmp_path / "models" / "tiny" / "1"):
+        with pytest.raises(robossl.InputError, match=r"is an exported model, not a store; .*card\.json describes it"):
+            robossl.open_store(model)
 
 
 def test_a_run_says_how_it_went(run: robossl.Run) -> None:

@@ -17,7 +17,7 @@ from robossl.common.config import from_mapping
 from robossl.data.clips import check_clips, moving_rows
 from robossl.data.store import open_store
 from robossl.errors import InputError
-from robossl.training.run import RunConfig
+from robossl.training.run_config import RunConfig
 from robossl.views import ClipSpec
 
 YAML = """

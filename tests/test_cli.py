@@ -92,6 +92,27 @@ def test_help_names_every_command_and_imports_nothing_heavy() -> None:
     assert not imported & {"torch", "tyro", "numpy", "yaml", "rich", "pyarrow"}
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "absent"),
+    [
+        ("pretrain --help", 0, {"torch", "timm", "yaml"}),
+        ("pretrain simsiam_resnet18_vdieo", 2, {"torch", "timm", "yaml"}),
+        ("pretrain dino_vit_tiny_droid --train.stps 3", 2, {"timm", "sklearn"}),
+        ("pretrain byol_resnet18_droid --help", 0, {"timm", "sklearn"}),
+    ],
+)
+def test_what_was_typed_is_checked_before_slow_imports(words: str, code: int, absent: set[str]) -> None:
+    program = (
+        "import sys\nfrom robossl.cli.main import main\n"
+        "try:\n    code = main(sys.argv[1:])\nexcept SystemExit as ended:\n    code = ended.code\n"
+        "print('imported', *sys.modules, file=sys.stderr)\nsys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *words.split()], capture_output=True, text=True, timeout=120)
+    assert done.returncode == code, done.stderr
+    assert "robossl.training.command" in done.stderr
+    assert not absent & set(done.stderr.partition("imported ")[2].split())
+
+
 def test_version_and_misuse() -> None:
     assert robossl("--version").stdout == f"robossl {__version__}\n"
     assert robossl().returncode == 2

@@ -26,7 +26,7 @@ from robossl.errors import InputError
 from robossl.evaluation.run import EvaluationSettings, run_evaluation
 from robossl.training.adapt import adapt, shorten_warmup
 from robossl.training.next_steps import next_steps
-from robossl.training.run import MixConfig, OnlineKnnConfig, RunConfig, load_config
+from robossl.training.run_config import MixConfig, OnlineKnnConfig, RunConfig, load_config
 
 CLIPS = ROOT / "tests" / "data" / "droid"
 RECIPES = sorted((ROOT / "configs").glob("*.yaml"))
@@ -132,7 +132,7 @@ def test_what_a_store_lacks_for_online_knn_is_one_line(plain: Path, labelled: Ca
 
 def test_what_plain_video_lacks_for_an_evaluation_is_its_labels(plain: Path) -> None:
     for split_by in (None, "episode"):  # the first hint must not lead to the second error
-        with pytest.raises(InputError, match="has no labels, got 'scene'; ingest with --labels"):
+        with pytest.raises(InputError, match=r"has no labels, got 'scene'; ingest .*; or measure it without labels: "):
             run_evaluation((), open_store(plain), EvaluationSettings(("scene",), split_by=split_by), command="")
 
 

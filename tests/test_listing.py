@@ -10,6 +10,7 @@ import pytest
 from places import ROOT
 
 from robossl.cli.listing import Kind, list_names
+from robossl.cli.main import main
 from robossl.errors import InputError
 from robossl.probes.factors import FACTORS
 from robossl.probes.profile import load_profile, profile_names
@@ -36,6 +37,19 @@ def test_a_pattern_chooses_and_one_that_matches_nothing_is_refused() -> None:
     assert len(shown) == 1 and "augreg_in21k_ft_in1k" in shown[0]
     with pytest.raises(InputError, match=r"none of the \d+ protocols match 'svm'; robossl list protocols shows all"):
         list_names("protocols", "svm")
+
+
+def test_an_unknown_kind_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "method"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("robossl: unknown kind of names 'method'; did you mean 'methods'? choose from methods, ")
+    assert said.count("\n") == 1
+
+
+def test_recipes_are_described_in_whole_sentences() -> None:
+    rows = [line.split(maxsplit=1)[1] for line in list_names("recipes").splitlines()]
+    assert all(row.endswith(".") and "--out" not in row for row in rows)
+    assert any(row.endswith("batch 4096, LARS, and that code's colours.") for row in rows)
 
 
 def test_profiles_have_the_titles_that_the_probes_give_them() -> None:

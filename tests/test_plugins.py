@@ -113,6 +113,7 @@ def test_an_installed_package_brings_a_method_a_source_a_factor_and_a_protocol(
         "probe run run --data store --profile own.toml --factors posterize --quick --frames 20 --out probe",
         "export run --out models",
         "list methods mine",
+        "list factors posterize",
         cwd=tmp_path,
         site=site,
     )
@@ -124,11 +125,12 @@ def test_an_installed_package_brings_a_method_a_source_a_factor_and_a_protocol(
     assert {verdict["need"] for verdict in report["verdicts"] if verdict["factor"] == "posterize"} == {"INV"}
     assert json.loads(next((tmp_path / "models").rglob("card.json")).read_text())["method"] == "mine"
     assert "seen from the running mean of all outputs.  [my-robots]\n" in said
+    assert "posterize  photometric, in bits dropped  [my-robots]\n" in said
 
 
 @pytest.mark.slow
 def test_the_tests_of_ours_run_over_an_installed_plugin(site: Path) -> None:
-    files = ("methods/test_methods", "methods/test_micro_batches", "probes/test_factors", "evaluate/test_protocols")
+    files = ("methods/test_methods", "methods/test_micro_batches", "probes/test_factors", "evaluation/test_protocols")
     chosen = ["-k", "mine or posterize or nearest_mean", *(f"tests/{file}.py" for file in files)]
     process = python("import pytest; pytest.main()", "-q", "-p", "no:cacheprovider", *chosen, cwd=ROOT, site=site)
     assert "29 passed" in process.stdout, process.stdout
@@ -174,7 +176,7 @@ def test_an_installed_module_goes_before_one_of_the_working_folder(tmp_path: Pat
         ("rases", "raises, or name your own: MODULE:ATTRIBUTE"),
         (
             "absent:A",
-            "the method 'absent:A' cannot be imported (ModuleNotFoundError: No module named 'absent'); it is ",
+            "; start in the folder of the module, or install it",
         ),
         ("own.py:A", "the method 'own.py:A' cannot be imported (ModuleNotFoundError: No module named 'own.py'"),
         ("own/own:A", "the method 'own/own:A' cannot be imported (ValueError: invalid format: 'own/own:A')"),
@@ -224,8 +226,21 @@ def test_a_broken_plugin_breaks_nothing_else(tmp_path: Path) -> None:
     assert process.stdout == "latency\n" and "the factor 'broken' of the package broken" in process.stderr
 
 
+def test_a_format_that_fails_to_say_whether_it_accepts_is_named(tmp_path: Path) -> None:
+    site = broken(tmp_path / "site", "failing", "[robossl.sources]\nfailing = failing:Failing\n")
+    (site / "failing.py").write_text(
+        "class Failing:\n    def __init__(self, root, labels=None, options=None): ...\n"
+        "    def listing(self): ...\n    def frames(self, unit): ...\n"
+        "    @staticmethod\n    def accepts(root):\n        return 1 / 0\n"
+    )
+    (tmp_path / "empty").mkdir()
+    (refused,) = python(RUN, "ingest empty --out store", cwd=tmp_path, site=site).stderr.splitlines()
+    assert refused.startswith("robossl: failing.Failing.accepts() failed for ")
+    assert refused.endswith("failing.py:7: ZeroDivisionError: division by zero); mend it, or name the format")
+
+
 def test_a_backbone_is_registered_with_timm_when_it_is_named(tmp_path: Path) -> None:
-    site = broken(tmp_path / "site", "nets", "[robossl.encoders.backbones]\nmy_net = my_net:my_net\n")
+    site = broken(tmp_path / "site", "nets", "[robossl.backbones]\nmy_net = my_net:my_net\n")
     (site / "my_net.py").write_text(
         "import timm\n\n\n@timm.models.register_model\ndef my_net(pretrained=False, **options):\n"
         "    return timm.create_model('test_resnet', **options)\n"

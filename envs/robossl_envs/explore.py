@@ -23,12 +23,12 @@ from robossl.data.ingest import ingest
 from robossl.data.store import open_store
 from robossl.encoders.encoder import build_encoder, save_encoder
 from robossl.encoders.encoder_files import read_about
-from robossl.errors import InputError, ResourceError
+from robossl.errors import InputError, ResourceError, RunInterrupted
 from robossl.training.adapt import shorten_warmup
 from robossl.training.next_steps import next_steps
 from robossl.training.pretrain import pretrain
-from robossl.training.run import RunConfig, RunFolder
-from robossl.training.trainer import RunInterrupted
+from robossl.training.run_config import RunConfig
+from robossl.training.run_folder import RunFolder
 from robossl_envs.agents import needs_encoder
 from robossl_envs.collect import collect
 from robossl_envs.collection.settings import CollectionSettings

@@ -5,14 +5,17 @@ from __future__ import annotations
 import ast
 import inspect
 import pkgutil
+import re
 import tomllib
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
+from itertools import takewhile
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 from robossl.common.plugins import ENVIRONMENTS, Registry
+from robossl.common.suggest import suggest_name
 from robossl.data.sources import SOURCES
 from robossl.errors import InputError
 from robossl.evaluation import PROTOCOLS
@@ -38,19 +41,21 @@ class NameTable(NamedTuple):
     problems: Sequence[str] = ()  # messages about plugins that are not used
 
 
-def list_names(kind: Kind | None = None, pattern: str = "*", /) -> str:
+def list_names(kind: str | None = None, pattern: str = "*", /) -> str:
     """List the names of one kind, such as methods, one per line. Without a kind, list the kinds.
 
     Args:
-        kind: Kind of names to list.
+        kind: Kind of names to list: methods, sources, factors, backbones, protocols, envs, profiles or recipes.
         pattern: Show only matching names, as in `robossl list backbones 'vit_small*'`.
 
     Raises:
-        InputError: no name matches the pattern.
+        InputError: the kind is unknown, or no name matches the pattern.
     """
     if kind is None:
         return "\n".join(f"robossl list {each:10} {_counted(each)}" for each in get_args(Kind))
-    rows, problems = _table(kind)
+    if kind not in get_args(Kind):
+        raise InputError(suggest_name("kind of names", kind, get_args(Kind)))
+    rows, problems = _table(cast(Kind, kind))
     shown = [row for row in rows if fnmatchcase(row.name, pattern)]
     if not shown and rows:
         raise InputError(f"none of the {len(rows)} {kind} match {pattern!r}; robossl list {kind} shows all")
@@ -85,11 +90,14 @@ def _title(registry: Registry, name: str) -> str:
     """Return the title of a name.
 
     For one of robossl's own names, this is the first line of its module's docstring, read without importing the module.
-    For a plugin, it is the first line of the object's docstring, or the attribute `title` if the object is a factor.
+    For a plugin, it is the first line of the object's docstring. If the object is a factor, it is the attribute
+    `title`, or what the factor changes if its title is only its name.
     """
     if name not in registry.built_in:
         found = registry.resolve(name)
-        return str(found.title) if registry is FACTORS else _first_line(inspect.getdoc(found))
+        if registry is not FACTORS:
+            return _first_line(inspect.getdoc(found))
+        return found.title if found.title != name else f"{found.family}, in {found.unit}"
     spec = find_spec(registry[name].partition(":")[0])
     assert spec and spec.origin
     return _first_line(ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))))
@@ -125,8 +133,16 @@ def _profiles() -> NameTable:
 
 
 def _recipes() -> NameTable:
-    firsts = {name: _first_line(path.read_text(encoding="utf-8")) for name, path in recipes().items()}
-    return NameTable([NameRow(name, first.removeprefix("# ")) for name, first in firsts.items()])
+    texts = {name: path.read_text(encoding="utf-8") for name, path in recipes().items()}
+    return NameTable([NameRow(name, _first_sentence(text)) for name, text in texts.items()])
+
+
+def _first_sentence(text: str) -> str:
+    """Return the first sentence of the comment that a YAML file begins with."""
+    # Lines with more spaces are commands.
+    comment = [line.strip("# ") for line in takewhile(lambda line: re.match("# \\S", line), text.splitlines())]
+    first, dot, _ = " ".join(comment).partition(". ")
+    return first + dot.strip()
 
 
 _REGISTRIES: dict[Kind, Registry] = {

@@ -175,9 +175,11 @@ class Registry(Mapping[str, str]):
         try:
             found = pkgutil.resolve_name(self[name])
         except Exception as error:  # the module's own code may raise any error
-            next_step = f"mend or uninstall {package}" if package else f"it is looked for in packages and {os.getcwd()}"
-            why = f"{_place(error)}{type(error).__name__}: {reason(error)}"
-            raise InputError(f"{about} cannot be imported ({why}); {next_step}") from error
+            here = f"it is looked for in packages and {os.getcwd()}"
+            if isinstance(error, ModuleNotFoundError):
+                here += "; start in the folder of the module, or install it"
+            next_step = f"mend or uninstall {package}" if package else here
+            raise InputError(f"{about} cannot be imported ({describe_error(error)}); {next_step}") from error
         wrong = self._check(found)
         if wrong:
             what = found if isinstance(found, type) else type(found)
@@ -192,6 +194,31 @@ def search_working_folder() -> None:
     """
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
+
+
+def code_name(thing: type | Callable[..., Any]) -> str:
+    """Return the name of a class or function with its module, such as "my_source.MySource", for messages."""
+    return f"{thing.__module__}.{thing.__qualname__}"
+
+
+def type_name(value: object) -> str:
+    """Return the type of a value with its article, such as "an int", for messages; "None" for None."""
+    name = type(value).__name__
+    return "None" if value is None else f"{'an' if name[0] in 'aeiouAEIOU' or name == 'ndarray' else 'a'} {name}"
+
+
+def takes(function: Callable[..., Any], *arguments: str, **named: str) -> bool:
+    """Return whether a function or class can be called with such arguments; only their number and keywords count."""
+    try:
+        inspect.signature(function).bind(*arguments, **named)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def describe_error(error: Exception) -> str:
+    """Return where and why the code of a plugin failed, as "file:line: KeyError: 'x'"."""
+    return f"{_place(error)}{type(error).__name__}: {reason(error)}"
 
 
 def _package(entry: EntryPoint) -> str:

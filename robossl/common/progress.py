@@ -42,6 +42,7 @@ class Progress:
         self._bars = Bars(*columns, console=self._console, disable=quiet or not self._console.is_terminal)
         self._tasks: dict[str, TaskID] = {}
         self._marks: dict[str, list[tuple[int, float]]] = {}
+        self._unended: set[str] = set()  # work of which the last plain line was not its end
         self._started = self._last_line = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -86,6 +87,8 @@ class Progress:
 
         On a terminal, move the bar of the work. Otherwise print a plain line, at most once in 10 seconds.
 
+        Work of which a line was printed also gets a line at its end.
+
         Args:
             what: name of the work; the first call with a name adds a bar.
             done: units done.
@@ -109,8 +112,10 @@ class Progress:
             self._bars.update(self._tasks[what], completed=done, total=total, note=note)
         else:
             self._tasks[what] = self._bars.add_task(what, completed=done, total=total, note=note)
-        if not self._console.is_terminal and (line_now or time.monotonic() - self._last_line >= LINE_SECONDS):
+        is_due = line_now or time.monotonic() - self._last_line >= LINE_SECONDS
+        if not self._console.is_terminal and (is_due or (done == total and what in self._unended)):
             self._last_line = time.monotonic()
+            (self._unended.discard if done == total else self._unended.add)(what)
             self.say(line.format(**fields).strip())
 
     def _seconds_left(self, what: str, done: int, total: int) -> float | None:

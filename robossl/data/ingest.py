@@ -180,11 +180,11 @@ def _check(sources: Sequence[StrPath], short_side: int | None, quality: int | No
     if not sources:
         raise InputError("no source given; name at least one folder or file")
     if short_side is not None and not 16 <= short_side <= 4096:
-        raise InputError(f"--short-side must be 16 to 4096 pixels, got {short_side}")
+        raise InputError(f"short_side must be 16 to 4096 pixels, got {short_side}")
     if quality is not None and not 1 <= quality <= 100:
-        raise InputError(f"--quality must be 1 to 100, got {quality}")
+        raise InputError(f"quality must be 1 to 100, got {quality}")
     if workers is not None and workers < 1:
-        raise InputError(f"--workers must be at least 1, got {workers}")
+        raise InputError(f"workers must be at least 1, got {workers}")
 
 
 def _open_or_create(out: Path, short_side: int | None, quality: int | None) -> Manifest:

@@ -9,6 +9,7 @@ from pathlib import Path
 from robossl.data.files import NOT_UTF8, escape_name, is_utf8, stated_licence
 from robossl.data.manifest import Manifest, SourceEntry
 from robossl.data.source import Listing, SourceOptions
+from robossl.data.source_checks import check_listing
 from robossl.data.sources import detect_format, source_class
 from robossl.errors import InputError
 
@@ -31,7 +32,8 @@ def list_source(root: Path, format: str, labels: Path | None, options: SourceOpt
     name = detect_format(root) if format == "auto" else format
     if not is_utf8(str(root)):
         raise InputError(f"source {escape_name(str(root))}: {NOT_UTF8}")
-    return root, name, source_class(name)(root, labels, options).listing()
+    source = source_class(name)(root, labels, options)
+    return root, name, check_listing(source.listing(), source)
 
 
 def name_sources(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,8 @@ def read_manifest(store: Path) -> Manifest:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         schema = content.pop("schema")
     except FileNotFoundError:
+        if kind := _other_folder(store):
+            raise InputError(f"{store} is {kind}") from None
         if store.is_dir() and any(store.iterdir()):
             made = f"robossl ingest {store} --out stores/{store.resolve().name}, and pass the store"
             raise InputError(f"{store} is not a store (no manifest.json); make a store from it with: {made}") from None
@@ -109,6 +112,16 @@ def read_manifest(store: Path) -> Manifest:
         )
     except (TypeError, KeyError) as error:
         raise InputError(f"{path} is damaged ({error}); ingest again into a new folder") from None
+
+
+def _other_folder(path: Path) -> str:
+    """Say what a folder is if another command wrote it, and what to do with it; return "" if it is none of these."""
+    if (path / "config.yaml").is_file() and (path / "metrics.jsonl").is_file():
+        return f"a run, not a store; robossl report {shlex.quote(str(path))} writes a page about it"
+    if (path / "encoder.json").is_file():
+        return f"an encoder, not a store; {path / 'encoder.json'} describes it"
+    cards = sorted([*path.glob("card.json"), *path.glob("*/card.json")])
+    return f"an exported model, not a store; {cards[-1]} describes it" if cards else ""
 
 
 def write_manifest(store: Path, manifest: Manifest) -> None:

@@ -7,6 +7,7 @@ frame that was seen at time t is the latest stored frame at or before t.
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -81,7 +82,8 @@ class Store:
             (name or "(no split)", str(counts["episodes"]), str(counts["frames"]))
             for name, counts in self.manifest.splits.items()
         ]
-        rows.append(("all", str(self.num_episodes), str(self.num_frames)))
+        if len(rows) > 1:
+            rows.append(("all", str(self.num_episodes), str(self.num_frames)))
         notes = [f"labels: {', '.join(self.label_names) or 'none'}", f"licences: {', '.join(self.manifest.licences)}"]
         return html_table(f"Store {self.path}", rows, header=("split", "episodes", "frames"), notes=notes)
 
@@ -169,8 +171,10 @@ class Store:
             InputError: no such label, or no labels at all.
         """
         if not self.label_names:
+            again = shlex.join(["robossl", "ingest", self.manifest.sources[0].path, "--out", str(self.path)])
             raise InputError(
-                f"{self.path} has no labels, got {name!r}; ingest with --labels and a csv that has this column"
+                f"{self.path} has no labels, got {name!r}; ingest with --labels into the same store, which reads no "
+                f"video again: {again} --labels CSV (columns path and {name})"
             )
         if name not in self.label_names:
             raise InputError(f"{self.path}: {suggest_name('label', name, self.label_names)}")

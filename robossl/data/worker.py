@@ -6,21 +6,19 @@ import hashlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing import parent_process
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from robossl.common.atomic_io import raise_disk_full
 from robossl.data.manifest import Problem
 from robossl.data.pictures import encode_jpeg, shrink
 from robossl.data.shards import ShardWriter, UnitRecord
 from robossl.data.source import Damaged, Frame, Source, Unit, same_frame
+from robossl.data.source_checks import read_frames
 from robossl.data.sources import source_class
-from robossl.errors import reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +58,7 @@ def write_shard(job: ShardJob) -> list[Problem]:
     """Write one shard (a file of frames); return the units (episodes) that could not be read, with the reasons.
 
     Raises:
+        InputError: the source gives something else than frames.
         ResourceError: the disk is full; no partial shard is left.
     """
     source = source_class(job.format)(job.root)
@@ -76,7 +75,7 @@ def _store_unit(job: ShardJob, source: Source, number: int, shard: ShardWriter) 
     num_read = num_bytes = 0
     end_seconds = 0.0
     try:
-        for frame in _frames_or_damaged(source.frames(unit)):
+        for frame in read_frames(source, unit, job.columns):
             if previous is not None and frame.time_seconds < end_seconds:
                 raise Damaged(f"times go backwards, from {end_seconds:.2f} s to {frame.time_seconds:.2f} s")
             num_read, end_seconds = num_read + 1, frame.time_seconds
@@ -106,11 +105,3 @@ def _store_unit(job: ShardJob, source: Source, number: int, shard: ShardWriter) 
         end_seconds=end_seconds,
         hash=digest.hexdigest(),
     )
-
-
-def _frames_or_damaged(frames: Iterator[Frame]) -> Iterator[Frame]:
-    """Yield the frames; turn read errors into `Damaged`, so that the caller can tell them from write errors."""
-    try:
-        yield from frames
-    except (OSError, pa.ArrowException) as error:
-        raise Damaged(f"cannot be read ({reason(error)})") from error

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
-from timm.layers.attention import Attention
 from torch import Tensor
 
 from robossl.common.atomic_io import atomic_write
@@ -80,6 +79,8 @@ def check_attention(encoder: Encoder) -> None:
     Raises:
         InputError: the backbone is not a ViT with a class token and timm's plain self-attention.
     """
+    from timm.layers.attention import Attention
+
     blocks = getattr(encoder.backbone, "blocks", None)
     name = encoder.config.backbone
     if not encoder.has_cls or not blocks or not isinstance(getattr(blocks[-1], "attn", None), Attention):

@@ -1,22 +1,30 @@
-"""Build backbones: timm models, chosen by name, for an input size. A failure raises an error with a short message."""
+"""Build backbones: timm models, chosen by name, for an input size. A failure raises an error with a short message.
+
+Importing timm takes seconds, so it is imported when a model is built. A wrong key of a configuration is refused before.
+"""
 
 from __future__ import annotations
 
 import difflib
 from typing import Any
 
-import timm
-
 from robossl.common.plugins import Registry
 from robossl.common.suggest import suggest_name
 from robossl.errors import InputError, reason
 
+
+def _why_unregistered(function: Any) -> str:
+    import timm
+
+    return "" if timm.is_model(getattr(function, "__name__", "")) else "must be registered with timm"
+
+
 # Backbones that plugins add to timm's models. Each is a function that `timm.models.register_model` registers on import.
 BACKBONES = Registry(
     "backbone",
-    group="robossl.encoders.backbones",
+    group="robossl.backbones",
     built_in={},
-    check=lambda found: "" if timm.is_model(getattr(found, "__name__", "")) else "must be registered with timm",
+    check=_why_unregistered,
 )
 _RESNETS = ("resnet",)  # timm modules whose models accept zero_init_last
 _TRANSFORMERS = ("vision_transformer", "deit", "eva")  # modules whose models accept img_size and dynamic_img_size
@@ -29,6 +37,8 @@ def build_backbone(name: str, *, input_hw: tuple[int, int], zero_init_last: bool
     Raises:
         InputError: no model has that name, or it cannot be built with these settings.
     """
+    import timm
+
     architecture = _resolve_architecture(name)
     family = timm.model_entrypoint(architecture).__module__.rpartition(".")[2]
     extra: dict[str, Any] = {"zero_init_last": zero_init_last} if family in _RESNETS else {}
@@ -50,6 +60,8 @@ def build_backbone(name: str, *, input_hw: tuple[int, int], zero_init_last: bool
 
 def hub_hw(name: str) -> tuple[int, int] | None:
     """Return the input size (height, width) of a model's weights on timm's hub; None if timm does not state it."""
+    import timm
+
     config = timm.get_pretrained_cfg(name)
     return None if config is None else (config.input_size[-2], config.input_size[-1])
 
@@ -63,6 +75,8 @@ def advise_size(backbone: Any, input_hw: tuple[int, int]) -> str:
 
 def unknown_backbone(name: str) -> str:
     """Return the error message for an unknown backbone name. It suggests only the nearest of timm's many names."""
+    import timm
+
     near = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), n=3, cutoff=0.5)
     return suggest_name("backbone", name, near or ["resnet18", "resnet50", "vit_small_patch16_224"])
 
@@ -73,6 +87,8 @@ def _resolve_architecture(backbone: str) -> str:
     Raises:
         InputError: timm has no such architecture or tag.
     """
+    import timm
+
     architecture, _, tag = backbone.partition(".")
     if not timm.is_model(architecture) and architecture in BACKBONES:
         BACKBONES.resolve(architecture)

@@ -130,6 +130,7 @@ class OnnxEncoder:
 
     def __call__(self, frames: UInt8[ndarray, "b h w 3"]) -> dict[str, ndarray]:
         """Return features of frames; see `FrameEncoder`."""
+        check_array(frames)
         fixed_hw = self.card.input.fixed_hw
         if fixed_hw is not None and frames.shape[1:3] != fixed_hw:
             raise InputError(
@@ -267,7 +268,21 @@ def choose_outputs(card: EncoderCard, outputs: Sequence[str] | None) -> tuple[st
     return tuple(outputs or card.outputs)
 
 
+def check_array(frames: object) -> None:
+    """Refuse frames that are not one numpy array, such as a list of frames or tensors.
+
+    Raises:
+        InputError: `frames` is something else; the message says how to make an array.
+    """
+    if not isinstance(frames, ndarray):
+        raise InputError(
+            f"frames must be one numpy array, uint8 RGB (b, h, w, 3); got {type(frames).__name__}; stack arrays of "
+            "equal size with np.stack(frames), tensors (3, h, w) with torch.stack(frames).permute(0, 2, 3, 1).numpy()"
+        )
+
+
 def _in_batches(run: Callable[[ndarray], list[ndarray]], frames: ndarray, batch_size: int) -> list[ndarray]:
+    check_array(frames)
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or frames.size == 0:
         raise InputError(f"frames must be uint8 RGB (b, h, w, 3), b at least 1; got {frames.dtype} {frames.shape}")
     frames = np.ascontiguousarray(frames)

@@ -6,8 +6,6 @@ import math
 from typing import Any
 
 from jaxtyping import Float
-from timm.layers.patch_embed import PatchEmbed
-from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor
 
 from robossl.errors import InputError
@@ -48,6 +46,9 @@ def fit_positions(
     Raises:
         InputError: the grid of the checkpoint's positions is unknown or contradicts `source_hw`.
     """
+    from timm.layers.patch_embed import PatchEmbed
+    from timm.layers.pos_embed import resample_abs_pos_embed
+
     target, grid = backbone.pos_embed, getattr(getattr(backbone, "patch_embed", None), "grid_size", None)
     if grid is None or target is None or positions.ndim != 3 or target.ndim != 3:
         return positions

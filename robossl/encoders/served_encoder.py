@@ -16,7 +16,7 @@ from robossl_client.card import EncoderCard
 from robossl.common.paths import StrPath
 from robossl.common.plugins import ENCODERS
 from robossl.encoders.credentials import read_credentials
-from robossl.encoders.inference import describe
+from robossl.encoders.inference import check_array, describe
 from robossl.errors import InputError, ResourceError, reason
 
 MESSAGE_BYTES = 16 * 2**20  # maximum size of the pixels in one call; half of what servers accept by default
@@ -73,9 +73,10 @@ class ServedEncoder:
         """Return the features of frames by output name; large batches are split into calls that the server accepts.
 
         Raises:
-            InputError: the server refuses the frames, or it replaced the encoder.
+            InputError: `frames` is no array, the server refuses them, or it replaced the encoder.
             ResourceError: the server does not answer.
         """
+        check_array(frames)
         size = max(1, MESSAGE_BYTES // max(1, frames[:1].nbytes))
         try:
             parts = [self._client(frames[start : start + size]) for start in range(0, len(frames), size)]

@@ -19,11 +19,12 @@ from safetensors.numpy import save_file
 
 from robossl.common.atomic_io import atomic_write, check_folder, share
 from robossl.errors import ResourceError, reason
+from robossl.evaluation import protocol as checks
 from robossl.evaluation.protocol import EvaluationProtocol, Predictions
 from robossl.measure import knn, logistic, metrics, ridge
 
 # Modules that protocols use. If their source code changes, predictions that were kept before are not used any more.
-CODE = (knn, logistic, metrics, ridge)
+CODE = (checks, knn, logistic, metrics, ridge)
 
 
 def _read(path: Path) -> tuple[dict[str, ndarray], dict[str, str]] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -13,11 +14,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy import ndarray
 
+from robossl.common.checks import check_range
 from robossl.common.version import __version__
 from robossl.data.store import Store
 from robossl.errors import InputError
 from robossl.evaluation.kept import keeping
-from robossl.evaluation.protocol import resolve_protocol
+from robossl.evaluation.protocol import checked, resolve_protocol
 from robossl.evaluation.result import Scores
 from robossl.evaluation.score import Candidate, FrameRows, score_task
 from robossl.evaluation.splits import Splits, grouped_splits, store_splits
@@ -58,14 +60,13 @@ class EvaluationSettings:
         least = {"frames_per_episode": 1, "min_episodes": 1, "bootstrap": 100, "random_seeds": 1}
         for name, smallest in least.items():
             if getattr(self, name) < smallest:
-                raise InputError(f"--{name.replace('_', '-')} must be at least {smallest}, got {getattr(self, name)}")
-        if not 0 <= self.seed <= MAX_SEED:
-            raise InputError(f"--seed must lie in 0 to {MAX_SEED}, got {self.seed}")
+                raise InputError(f"{name} must be at least {smallest}, got {getattr(self, name)}")
+        check_range(0, MAX_SEED, seed=self.seed)
         if not 0 < self.test_fraction < 1:
-            raise InputError(f"--test-fraction must lie between 0 and 1, got {self.test_fraction}")
+            raise InputError(f"test_fraction must lie between 0 and 1, got {self.test_fraction}")
         for name in ("label", "protocol", "test"):
             if not getattr(self, name):
-                raise InputError(f"--{name} needs at least one name")
+                raise InputError(f"{name} needs at least one name, got none")
         for name in self.protocol:
             resolve_protocol(name)
 
@@ -94,20 +95,18 @@ def run_evaluation(
         watch: Function that is called with the progress; see `Watch`.
 
     Raises:
-        InputError: the settings, labels, splits or models cannot be used.
+        InputError: the settings, labels, splits or models cannot be used, or the predictions of a protocol cannot.
     """
     started = time.perf_counter()
     settings.check()
-    for label in settings.label:
-        # Raise an error at once if the store lacks this label.
-        store.labels(label)
+    _check_labels(store, settings, models)
     splits = split_store(store, settings)
     tasks = [
         make_task(store, label, splits, test, min_episodes=settings.min_episodes)
         for label in dict.fromkeys(settings.label)
         for test in splits.tests
     ]
-    check_usable(tasks, min_episodes=settings.min_episodes)
+    check_usable(tasks, min_episodes=settings.min_episodes, split_by=settings.split_by)
     usable = [task for task in tasks if task.is_usable]
     groups = make_groups(
         models,
@@ -126,7 +125,7 @@ def run_evaluation(
             task,
             frames,
             candidates,
-            keeping(resolve_protocol(protocol), cache),
+            keeping(checked(resolve_protocol(protocol)), cache),
             protocol_name=protocol,
             num_resamples=settings.bootstrap,
             seed=settings.seed,
@@ -138,6 +137,20 @@ def run_evaluation(
     left_out = [why_unusable(task, min_episodes=settings.min_episodes) for task in tasks if not task.is_usable]
     about = _about(store, settings, groups, command) | {"seconds": round(time.perf_counter() - started, 1)}
     return Scores(about, results, (*left_out, *_remarks(store, settings, groups)))
+
+
+def _check_labels(store: Store, settings: EvaluationSettings, models: tuple[str, ...]) -> None:
+    """Check the labels first, because a store without labels cannot be evaluated at all."""
+    for label in settings.label:
+        try:
+            store.labels(label)
+        except InputError as error:
+            if store.label_names:
+                raise
+            probe = shlex.join(["robossl", "probe", "run", *models[:1], "--data", str(store.path)])
+            raise InputError(
+                f"{error}; or measure it without labels: {probe} --profile light-and-sensor --out OUT"
+            ) from None
 
 
 def split_store(store: Store, settings: EvaluationSettings) -> Splits:

@@ -76,7 +76,8 @@ def notes(evaluation: Scores) -> Iterator[str]:
     yield from (sentence for result in evaluation.results for sentence in result.sentences())
     yield from evaluation.left_out
     yield from _cautions(evaluation)
-    count = sum(len(row.minus) for result in evaluation.results for row in result.rows)
+    differences = [each for result in evaluation.results for row in result.rows for each in row.minus.values()]
+    count = sum(each.is_defined for each in differences)
     if count > 1:
         yield f"{count} differences were tested: about one in twenty excludes zero by chance alone."
 

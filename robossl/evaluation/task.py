@@ -98,7 +98,7 @@ def _groups(store: Store, episodes: Int[ndarray, " e"], labels: Int[ndarray, " e
     return "episode", episodes
 
 
-def check_usable(tasks: list[LabelTask], *, min_episodes: int) -> None:
+def check_usable(tasks: list[LabelTask], *, min_episodes: int, split_by: str | None = None) -> None:
     """Check that at least one task has two classes.
 
     Raises:
@@ -106,10 +106,11 @@ def check_usable(tasks: list[LabelTask], *, min_episodes: int) -> None:
     """
     if any(task.is_usable for task in tasks):
         return
+    regroup = "regroup (evaluate --split-by)" if split_by is None else "draw another split (--seed, --test-fraction)"
     counts = "; ".join(f"{task.label} on {task.test_name}: {_largest(task)}" for task in tasks)
     raise InputError(
         f"no label has two classes with at least {min_episodes} episodes in both splits ({counts}); "
-        "lower --min-episodes, choose another label or test split, or regroup (evaluate --split-by)"
+        f"lower --min-episodes, choose another label or test split, or {regroup}"
     )
 
 

@@ -19,6 +19,7 @@ from numpy import ndarray
 
 from robossl.measure.bootstrap import LEVEL, bca_interval, draw_counts, jackknife_error
 
+UP_TO_ONE = (-math.inf, 1.0)  # limits of a score such as R2: 1 is perfect, and there is no worst value
 MAX_UNDEFINED = 0.1  # largest allowed share of resamples without a value; if it is larger, there is no interval
 
 # Function from sums over frames (the number of frames, then the sum of each part) to a value. Leading axes are batches.
@@ -82,9 +83,10 @@ class Draws:
         Args:
             parts: The numbers of each frame that are summed over frames.
             statistic: Function from the sums to the value.
-            limits: Least and largest possible value of a mean, such as 0 and 1 for a share of hits. If all frames lie
-                on one of these limits, resamples have no spread. The bound on the other side is then the exact binomial
-                bound, as if each cluster (such as an episode) were one hit or miss.
+            limits: Least and largest possible value, such as 0 and 1 for a share of hits. An interval, which is longer
+                than the range of the resamples, is cut off there. If all frames lie on one of two finite limits,
+                resamples have no spread. The bound on the other side is then the exact binomial bound, as if each
+                cluster (such as an episode) were one hit or miss.
         """
         table, known = self._table(parts)
         clusters = int((table[:, 0] > 0).sum())
@@ -95,9 +97,11 @@ class Draws:
         if not math.isfinite(estimate):
             return missing("the frames do not vary", n=int(known.sum()), clusters=clusters)
         low, high = self._bounds(table, statistic, estimate)
-        if limits and low == high and estimate in limits:
+        if limits and low == high and estimate in limits and math.isfinite(limits[0]):
             slack = (limits[1] - limits[0]) * unseen_share(clusters)
             low, high = (estimate, estimate + slack) if estimate == limits[0] else (estimate - slack, estimate)
+        if limits:
+            low, high = min(estimate, max(low, limits[0])), max(estimate, min(high, limits[1]))
         if not math.isfinite(low) or not math.isfinite(high):
             return missing(f"{clusters} clusters give no interval", n=int(known.sum()), clusters=clusters)
         return Figure(estimate, low, high, n=int(known.sum()), clusters=clusters)

@@ -17,6 +17,12 @@ from robossl.views import Batch, ViewSpec
 class Loss(NamedTuple):
     """The result of a method's forward pass.
 
+    Attributes:
+        value: This rank's loss; its mean over ranks is the loss of the global batch.
+        metrics: Detached scalars to log, by name.
+        outputs: Detached embeddings of each view, a row for each sample, for the collapse monitor.
+        weight: Weight of a micro-batch: its number of pairs on all ranks. None: all micro-batches have the same weight.
+
     Example:
         >>> import robossl, torch
         >>> z = torch.ones(4, 8, requires_grad=True)
@@ -25,10 +31,9 @@ class Loss(NamedTuple):
         1.0
     """
 
-    value: Float[Tensor, ""]  # this rank's loss; its mean over ranks is the loss of the global batch
-    metrics: dict[str, Tensor]  # detached scalars to log
-    outputs: tuple[Float[Tensor, "b d"], ...]  # detached embeddings of each view, for the collapse monitor
-    # Weight of a micro-batch: its number of pairs on all ranks. None: all micro-batches have the same weight.
+    value: Float[Tensor, ""]
+    metrics: dict[str, Tensor]
+    outputs: tuple[Float[Tensor, "b d"], ...]
     weight: Float[Tensor, ""] | None = None
 
 

@@ -12,7 +12,6 @@ from robossl.common.arguments import spelled
 from robossl.common.checks import check_positive, check_range
 from robossl.common.paths import StrPath
 from robossl.encoders.inference import check_device
-from robossl.errors import InputError
 from robossl.measure.subjects import check_source, open_subject, pixels_reference, random_reference
 from robossl.measure.subjects.input_description import InputDescription
 from robossl.probes.factors import FACTORS
@@ -102,8 +101,7 @@ def probe(
     command = spelled(probe, given | {"encoder": encoder, "data": data}, prog="robossl probe run")
     check_range(0, 2**32 - 1, seed=seed)
     check_positive(cache_gb=cache_gb)
-    if frames is not None and frames < 2:
-        raise InputError(f"--frames must be 2 or more, got {frames}")
+    check_range(2, frames=frames)
     task = None if profile is None else load_profile(os.fspath(profile), factors=FACTORS)
     names = choose_factors(factors, task)
     cache, token, ca = Path(cache), _path(token), _path(ca)

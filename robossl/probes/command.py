@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -143,6 +144,9 @@ def command(argv: Sequence[str]) -> int:
         return 0 if argv else 2
     name, *rest = argv
     if name not in COMMANDS:
+        if Path(name).exists() or set(name) & set("/:."):
+            line = shlex.join(["robossl", "probe", "run", name])
+            raise InputError(f"{name!r} is no command; to probe an encoder: {line} --data STORE --out OUT")
         raise InputError(f"{suggest_name('command', f'probe {name}', COMMANDS)}; see robossl probe --help")
     return call(COMMANDS[name][0], rest, prog=f"robossl probe {name}")
 

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from robossl.measure.figures import Draws, Figure, mean, missing
+from robossl.measure.figures import UP_TO_ONE, Draws, Figure, mean, missing
 from robossl.measure.metrics import R2, above_chance, one_hot
 from robossl.measure.ridge import Basis, fit_basis
 from robossl.probes.result import Decoding
@@ -129,7 +129,7 @@ class _Target:
     def figure(self, predicted: Float[ndarray, "m t"], draws: Draws) -> Figure:
         if not self.num_classes:
             score = R2(tuple((j,) for j in range(self.test.shape[1])))
-            return draws.figure(score.parts(self.test, predicted), score)
+            return draws.figure(score.parts(self.test, predicted), score, limits=UP_TO_ONE)
         chance = above_chance(self.hits(predicted), self.num_classes)
         return draws.figure(chance, mean, limits=(float(above_chance(0, self.num_classes)), 1))
 

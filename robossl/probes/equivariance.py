@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from robossl.measure.figures import Draws, Figure, missing, one_minus_ratio
+from robossl.measure.figures import UP_TO_ONE, Draws, Figure, missing, one_minus_ratio
 from robossl.measure.ridge import fit_basis
 from robossl.probes.decoding import FramePairs
 
@@ -55,10 +55,8 @@ def equivariance(
     centre = train.moved.astype(np.float64).mean(axis=0)
     total = np.square(test.moved - centre).sum(axis=1)
     maps = {"eq_map": predicted, "eq_identity": test.clean.astype(np.float64)}
-    return {
-        name: draws.figure(np.column_stack([np.square(test.moved - z).sum(axis=1), total]), one_minus_ratio)
-        for name, z in maps.items()
-    }
+    parts = {name: np.column_stack([np.square(test.moved - z).sum(axis=1), total]) for name, z in maps.items()}
+    return {name: draws.figure(each, one_minus_ratio, limits=UP_TO_ONE) for name, each in parts.items()}
 
 
 def _directions(dim: int) -> Float[ndarray, "d k"]:

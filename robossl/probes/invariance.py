@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from robossl.measure.figures import Draws, Figure, MetricParts, missing, one_minus_ratio
+from robossl.measure.figures import UP_TO_ONE, Draws, Figure, MetricParts, missing, one_minus_ratio
 
 METRICS = ("nis", "nis_w", "eric", "auc")
 # If the spread of features is at most this share of the length of their mean, they differ only by rounding.
@@ -95,9 +95,9 @@ def invariance_scores(
     z, z_moved = space.centre(clean), space.centre(moved)
     w, w_moved = z @ space.whitener, z_moved @ space.whitener
     return {
-        "nis": MetricParts(distances(z, z_moved, draws.clusters), one_minus_ratio),
-        "nis_w": MetricParts(distances(w, w_moved, draws.clusters), one_minus_ratio),
-        "eric": MetricParts((unit(w) * unit(w_moved)).sum(axis=1)),
+        "nis": MetricParts(distances(z, z_moved, draws.clusters), one_minus_ratio, UP_TO_ONE),
+        "nis_w": MetricParts(distances(w, w_moved, draws.clusters), one_minus_ratio, UP_TO_ONE),
+        "eric": MetricParts((unit(w) * unit(w_moved)).sum(axis=1), limits=UP_TO_ONE),
         "auc": MetricParts(nearer_than_others(z, z_moved, draws.clusters), limits=(0, 1)),
     }
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from robossl.measure.figures import clusters_to_show
 from robossl.probes.factors import FACTORS, resolve_factor
 from robossl.probes.frames import Label, ProbeFrames, Split
 from robossl.probes.label_maps import why_none
@@ -52,8 +52,7 @@ def make_outlook(
         labels: Labels that the profile reads and the frames have, in the profile's order.
         unavailable: Factors that cannot be rendered for these frames, with the reason. They do not count.
     """
-    clusters = len(np.unique(frames.clusters[split.evaluation]))
-    conditions = _Conditions(split, profile, labels, clusters, f"independent clusters ({frames.cluster_key})")
+    conditions = _Conditions(split, profile, labels, frames)
     found: dict[str, list[str]] = {}
     for name, asked in profile.factors.items():
         needs = _list_needs(name, asked)
@@ -73,37 +72,39 @@ class _Conditions:
     split: Split
     profile: Profile
     labels: Mapping[str, Label]
-    clusters: int
-    unit: str
+    frames: ProbeFrames
+
+    @property
+    def clusters(self) -> int:
+        return len(np.unique(self.frames.clusters[self.split.evaluation]))
+
+    @property
+    def least_clusters(self) -> float:
+        return self.profile.thresholds.least_clusters(has_label=bool(self.labels))
 
     def why_open(self, factor: str, need: Need) -> str | None:
         """Return why no encoder can get the verdict SAFE on this factor; None if an encoder can.
 
         `need` is what the task needs of the factor, such as INV (ignore it).
         """
-        if self.clusters < self.profile.thresholds.min_clusters:
-            return f"{self.clusters} {self.unit} are judged, {self.profile.thresholds.min_clusters} are needed"
+        if need == "EQUI" and not self.labels:
+            if not self.profile.labels:
+                return f"{NO_LABEL} {self.profile.name} names none"
+            return f"{NO_LABEL} {self.profile.name} reads {', '.join(self.profile.labels)}: none of them is read here"
+        least = self.profile.thresholds.min_clusters if need == "INFO" else self.least_clusters
+        if self.clusters < least:
+            unit = f"independent clusters ({self.frames.cluster_key})"
+            return f"{self.clusters} {unit} are judged, {least:g} are needed{'' if self.labels else ' without labels'}"
         if need == "INFO":
             return None
         if not self.labels:
-            return self._without_labels(need)
+            judged = len(self.split.evaluation)
+            return f"{judged} frames are judged, {GALLERY} are needed without labels" if judged < GALLERY else None
         family = resolve_factor(factor).family
         known = [name for name, label in self.labels.items() if not why_none(label.type, factor, family)]
         read = next(iter(self.labels)) if need == "INV" else next(iter(known), None)
         # If applying the factor leaves every label undefined, the factor is not measured and does not count.
         return self._why_unreadable(read) if read else None
-
-    def _without_labels(self, need: Need) -> str | None:
-        if need == "EQUI":
-            if not self.profile.labels:
-                return f"{NO_LABEL} {self.profile.name} names none"
-            return f"{NO_LABEL} {self.profile.name} reads {', '.join(self.profile.labels)}: none of them is read here"
-        judged, least = len(self.split.evaluation), clusters_to_show(self.profile.thresholds.inv_r1)
-        if judged < GALLERY:
-            return f"{judged} frames are judged, {GALLERY} are needed without labels"
-        if self.clusters < least:
-            return f"{self.clusters} {self.unit} are judged, {least} are needed without labels"
-        return None
 
     def _why_unreadable(self, name: str) -> str | None:
         """Return why no head can learn to predict a label, whatever the features are; None if a head can."""
@@ -138,9 +139,22 @@ def _advise(conditions: _Conditions, frames: ProbeFrames, found: Mapping[str, Se
         advice.append(f"name a label of a store with --columns TYPE NAME{there}")
         advice += [f"judge what needs no label with --profile {' or '.join(free)}"] if free else []
     if " are judged, " in causes:
-        advice.append("judge more frames (--frames, more episodes or scenes)")
+        advice.append(_advise_more(conditions))
     if "the label " in causes:
         advice.append("give a label that varies and that more frames have")
     if LEFT_OUT in causes:
         advice.append("measure the whole profile, without --factors")
     return "; ".join(advice)
+
+
+def _advise_more(conditions: _Conditions) -> str:
+    """Return text that says how to judge more frames: by the option, or by data with more clusters."""
+    counts = np.unique(conditions.frames.clusters, return_counts=True)[1]
+    least = conditions.least_clusters
+    if math.isinf(least):
+        return "lower inv_r1 in the profile, because no number of frames shows that all views find their frame"
+    if not conditions.labels:
+        least = max(least, GALLERY / counts.mean())
+    if len(counts) >= 2 * least:
+        return f"judge more frames (--frames {max(least, GALLERY):g})"
+    return f"add episodes or scenes until there are {math.ceil(2 * least)}: half of them are judged"

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from robossl.errors import InputError
-from robossl.probes.factors import resolve_factor
+from robossl.probes.factor_checks import check_clean
+from robossl.probes.factors import FACTORS, resolve_factor
 from robossl.probes.frames import ProbeFrames, ViewUnavailableError
-from robossl.probes.views import Part, RenderJob, Views, render_frames
+from robossl.probes.views import Part, RenderJob, Views, apply_factor, render_clean, render_frames
 
 FLOOR_JOB = RenderJob("floor", 1, "level", "evaluation")
 _NUM_TRIED = 4  # number of frames on which each factor is tried, to measure its rendering time
@@ -49,7 +50,7 @@ def plan_views(
             with classes (kinds of change instead of strengths) is rendered once for all its levels.
 
     Raises:
-        InputError: a factor or level is unknown.
+        InputError: a factor or level is unknown, or a factor renders something else than views.
     """
     decode = decode or {}
     for name, asked in (*levels.items(), *decode.items()):
@@ -84,7 +85,10 @@ def find_unavailable(frames: ProbeFrames, names: Sequence[str]) -> dict[str, str
 
 
 def _try_factors(frames: ProbeFrames, names: Mapping[str, None]) -> tuple[dict[str, float], dict[str, str]]:
-    """Render a few frames; return each factor's time in seconds per frame, and why some factors cannot be rendered."""
+    """Render a few frames; return each factor's time in seconds per frame, and why some factors cannot be rendered.
+
+    Also check that the factors of plugins change nothing at their clean strength.
+    """
     at = np.unique(np.linspace(0, len(frames.clusters) - 1, _NUM_TRIED).astype(np.int64))
     seconds: dict[str, float] = {}
     unavailable: dict[str, str] = {}
@@ -94,7 +98,10 @@ def _try_factors(frames: ProbeFrames, names: Mapping[str, None]) -> tuple[dict[s
         start = time.perf_counter()
         try:
             render_frames(factor, frames, at, values)
+            seconds[name] = (time.perf_counter() - start) / len(at)
+            if name not in FACTORS.built_in and factor.family in ("photometric", "geometric"):
+                views = apply_factor(factor, frames, at, factor.clean_values(len(at)))
+                check_clean(views, factor, render_clean(frames, at, factor.base))
         except ViewUnavailableError as error:
             unavailable[name] = str(error)
-        seconds[name] = (time.perf_counter() - start) / len(at)
     return seconds, unavailable

@@ -11,7 +11,7 @@ from robossl.errors import InputError
 from robossl.probes.frames import Label, ProbeFrames
 from robossl.probes.outlook import make_outlook
 from robossl.probes.plan import RenderPlan, find_unavailable, plan_views
-from robossl.probes.profile import Profile
+from robossl.probes.profile import Profile, Thresholds
 from robossl.probes.settings import ProbeSettings, choose_labels, choose_levels
 from robossl.probes.split import split_frames
 from robossl.probes.views import Views
@@ -83,7 +83,11 @@ def prepare(
         InputError: there are too few frames, all frames are equal, or none of the factors can be rendered for them.
     """
     split = split_frames(
-        frames, n_reference=settings.n_reference, n_evaluation=settings.n_evaluation, seed=settings.seed
+        frames,
+        n_reference=settings.n_reference,
+        n_evaluation=settings.n_evaluation,
+        thresholds=profile.thresholds if profile else Thresholds(),
+        seed=settings.seed,
     )
     views = Views(frames, split, cache / "views", seed=settings.seed)
     levels, decoded = choose_levels(factors, profile, settings)

@@ -31,6 +31,7 @@ from robossl.common.checks import check_range
 from robossl.common.config import from_mapping
 from robossl.common.suggest import suggest_name
 from robossl.errors import InputError
+from robossl.measure.figures import clusters_to_show
 from robossl.probes.factors import resolve_factor
 from robossl.probes.result import Need
 
@@ -68,6 +69,13 @@ class Thresholds:
                 "narrow"
             )
         check_range(0, 1, **bounds)
+
+    def least_clusters(self, *, has_label: bool) -> float:
+        """Return how many clusters (such as episodes) must be judged before a factor can be SAFE.
+
+        Without a label, even an encoder without a miss needs enough of them to show the share of hits `inv_r1`.
+        """
+        return self.min_clusters if has_label else max(self.min_clusters, clusters_to_show(self.inv_r1))
 
 
 @dataclass(frozen=True, slots=True)

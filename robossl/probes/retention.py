@@ -4,8 +4,9 @@ A robot policy that uses the features may lose as much as a head. All heads are 
 clean head is fitted on clean frames. On views, it is tested with the moved label T.y (does it follow the
 transformation?) and with y (does it ignore the transformation?). The augmented head is fitted on clean frames and
 views, and tested with T.y (could a policy that was trained with the factor follow it?). Retention is the score above
-chance on views, divided by the score above chance on clean frames. A value of 1 is no loss, 0 is chance. If a label
-cannot be read reliably off clean frames, it has no retention, because a head that reads nothing has nothing to lose.
+chance on views, divided by the score above chance on clean frames. A value of 1 is no loss, 0 is chance. It exceeds 1
+if a head reads views better than clean frames. If a label cannot be read reliably off clean
+frames, it has no retention, because a head that reads nothing has nothing to lose.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from robossl.measure.figures import Draws, Figure, missing, unseen_share
+from robossl.measure.figures import UP_TO_ONE, Draws, Figure, missing, unseen_share
 from robossl.measure.metrics import R2, BalancedAccuracy, class_weights, one_hot
 from robossl.measure.ridge import Readout, fit_basis
 from robossl.probes.frames import Label
@@ -152,7 +153,7 @@ def fit_task(
         reason = f"{UNREADABLE}: too few frames with this label, or features that are not finite"
         return RetentionTask(name, None, test, np.full((len(clean), 1), np.nan), missing(reason, n=len(clean)), reason)
     parts = head.target.parts(test, head.read(clean))
-    figure = draws.figure(parts, head.target.score)
+    figure = draws.figure(parts, head.target.score, limits=UP_TO_ONE)
     return RetentionTask(name, head, test, parts, figure, _unreadable(figure, readable, "clean frames"), readable)
 
 
@@ -231,7 +232,7 @@ def _retained(
         return np.where(clean > 0, np.maximum(score(sums[..., : 1 + width]) / clean, WORST), np.nan)
 
     still_shown = np.isfinite(parts).all(axis=1)[:, None]
-    clean = draws.figure(np.where(still_shown, task.clean, np.nan), score)
+    clean = draws.figure(np.where(still_shown, task.clean, np.nan), score, limits=UP_TO_ONE)
     why = _unreadable(clean, task.readable, "clean frames that the view still shows")
     if why:
         figure = missing(why, n=clean.n, clusters=clean.clusters)

@@ -11,6 +11,7 @@ from robossl.probes.result import NOT_MEASURED, UNREADABLE, Figure, Word
 from robossl.probes.retrieval import GALLERY
 
 MORE = "more frames are needed to tell"
+WITHOUT_LABELS = ("nis_w and r1", "nis_w", "r1")  # metrics that decide on need INV if no label is read
 NO_LABEL = "no label of the task can test whether a head follows the factor"
 
 

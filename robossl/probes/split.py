@@ -8,19 +8,28 @@ from numpy import ndarray
 
 from robossl.errors import InputError
 from robossl.probes.frames import ProbeFrames, Split
+from robossl.probes.profile import Thresholds
+from robossl.probes.retrieval import GALLERY
 
-MIN_CLUSTERS = 20  # minimum number of evaluated clusters (such as episodes); with fewer, intervals are too narrow
+_USUAL = Thresholds()
 _NUM_SAMPLED = 32  # number of frames that are compared, to detect that all frames are equal
 
 
-def split_frames(frames: ProbeFrames, *, n_reference: int = 2000, n_evaluation: int = 500, seed: int = 0) -> Split:
+def split_frames(
+    frames: ProbeFrames,
+    *,
+    n_reference: int = 2000,
+    n_evaluation: int = 500,
+    thresholds: Thresholds = _USUAL,
+    seed: int = 0,
+) -> Split:
     """Assign each cluster (such as an episode) at random to one of two sides: reference (for fits) or evaluation.
 
     Then draw the frames of each side evenly from its clusters. If a side has fewer frames than wanted, take all its
     frames.
 
-    About n_evaluation / (n_reference + n_evaluation) of all frames are in evaluation clusters. There are at least 20
-    evaluation clusters, or half of all clusters if that is less.
+    About n_evaluation / (n_reference + n_evaluation) of all frames are in evaluation clusters. If these are too few for
+    the verdict SAFE without labels, more clusters are evaluation clusters, up to half of all.
 
     Raises:
         InputError: a side would have no frame, there are fewer than two clusters, or all frames are equal.
@@ -36,9 +45,11 @@ def split_frames(frames: ProbeFrames, *, n_reference: int = 2000, n_evaluation: 
         )
     _refuse_all_alike(frames)
     order = rng.permutation(len(names))
-    share = n_evaluation / (n_reference + n_evaluation)
-    num_judged = int(np.searchsorted(np.cumsum(counts[order]), share * counts.sum())) + 1
-    num_judged = min(max(num_judged, min(MIN_CLUSTERS, len(names) // 2)), len(names) - 1)
+    share, least_frames = n_evaluation / (n_reference + n_evaluation), min(n_evaluation, GALLERY)
+    total = np.cumsum(counts[order])
+    by_share, by_frames = (int(np.searchsorted(total, wanted)) + 1 for wanted in (share * total[-1], least_frames))
+    enough = min(max(by_frames, thresholds.least_clusters(has_label=False)), len(names) // 2)
+    num_judged = min(max(by_share, int(enough)), len(names) - 1)
     judged = np.isin(frames.clusters, names[order[:num_judged]])
     return Split(
         reference=_evenly(np.flatnonzero(~judged), frames.clusters, n_reference, rng),

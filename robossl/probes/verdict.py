@@ -14,7 +14,7 @@ from robossl.measure.figures import missing
 from robossl.probes.evidence import Evidence
 from robossl.probes.profile import Profile
 from robossl.probes.result import LEFT_OUT, NOT_MEASURED, Need, Readings, Verdict, Word
-from robossl.probes.rules import Ruling, judge_equivariance, judge_information, judge_invariance
+from robossl.probes.rules import WITHOUT_LABELS, Ruling, judge_equivariance, judge_information, judge_invariance
 
 # Verdicts from good to bad.
 ORDER: tuple[Word, ...] = ("SAFE", "SAFE IF TRAINED WITH IT", "INCONCLUSIVE", "RISKY", "UNUSABLE")
@@ -107,8 +107,9 @@ def _rule_collapsed(seen: Evidence) -> Ruling | None:
 
 def _check_clusters(seen: Evidence, ruling: Ruling) -> Ruling:
     """Return the ruling; if it is based on too few independent clusters of frames, change its word to INCONCLUSIVE."""
-    clusters, least = ruling.figure.clusters, seen.profile.thresholds.min_clusters
-    if not 0 < clusters < least:
+    clusters, limits = ruling.figure.clusters, seen.profile.thresholds
+    if not 0 < clusters < limits.min_clusters:
         return ruling
-    few = f"{clusters} independent clusters of frames, {least} are needed: add episodes or scenes"
+    least = limits.least_clusters(has_label=ruling.metric not in WITHOUT_LABELS)
+    few = f"{clusters} independent clusters of frames, {least:g} are needed: add episodes or scenes, half are judged"
     return replace(ruling, word="INCONCLUSIVE", text=f"{few}; so far: {ruling.text}", cause=few)

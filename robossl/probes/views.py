@@ -23,6 +23,7 @@ from numpy import ndarray
 from robossl.common.atomic_io import atomic_write, is_whole_array, raise_disk_full
 from robossl.errors import InputError
 from robossl.probes import factors
+from robossl.probes.factor_checks import check_views
 from robossl.probes.factors import resolve_factor
 from robossl.probes.factors.factor import Factor, Values
 from robossl.probes.factors.warping import crop_square, identities, make_disc, mask_outside_disc, warp_frames
@@ -107,11 +108,8 @@ class Views:
 
     def shape(self, job: RenderJob) -> tuple[int, int, int, int]:
         """Return the shape of the pixels that a render job makes."""
-        height, width = self.frames.hw
         base = job.factor if job.draw == "clean" else resolve_factor(job.factor).base
-        if base == "square":
-            height = width = min(height, width)
-        return len(self.positions(job)), height, width, 3
+        return _shape(len(self.positions(job)), self.frames, base)
 
     def path(self, job: RenderJob) -> Path:
         """Return the path of the file that a render job makes."""
@@ -219,14 +217,32 @@ def render_frames(
     changed = values[:, 0] != factor.clean
     if not changed.any():
         return render_clean(frames, at, factor.base)
-    views = factor.apply(frames, at[changed], values[changed])
-    if factor.base != "plain":
-        views = mask_outside_disc(views)
+    views = apply_factor(factor, frames, at[changed], values[changed])
     out = np.empty((len(at), *views.shape[1:]), np.uint8)
     out[changed] = views
     if not changed.all():
         out[~changed] = render_clean(frames, at[~changed], factor.base)
     return out
+
+
+def apply_factor(
+    factor: Factor, frames: ProbeFrames, at: Int[ndarray, " b"], values: Values
+) -> UInt8[ndarray, "b h w 3"]:
+    """Return the views that a factor renders, cut like the clean views; the clean strength is rendered too.
+
+    Raises:
+        InputError: the factor returns something else than pixels of the right shape.
+        ViewUnavailableError: these frames cannot show the factor.
+    """
+    views = check_views(factor.apply(frames, at, values), factor, _shape(len(at), frames, factor.base))
+    return views if factor.base == "plain" else mask_outside_disc(views)
+
+
+def _shape(num_frames: int, frames: ProbeFrames, base: str) -> tuple[int, int, int, int]:
+    height, width = frames.hw
+    if base == "square":
+        height = width = min(height, width)
+    return num_frames, height, width, 3
 
 
 def render_clean(frames: ProbeFrames, at: Int[ndarray, " b"], base: str) -> UInt8[ndarray, "b h w 3"]:

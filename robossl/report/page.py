@@ -13,7 +13,7 @@ from robossl.report.curves import charts, draw, other_charts
 from robossl.report.html import Banner, Fact, render_template
 from robossl.report.neighbours import Gallery
 from robossl.report.record import RunRecord, find_collapse
-from robossl.report.scores import make_cards, make_headline
+from robossl.report.scores import advise_measurement, make_cards, make_headline
 
 LONG_FACT = 55  # in characters; a longer fact gets a line of its own
 
@@ -26,6 +26,7 @@ def render(record: RunRecord, gallery: Gallery | None) -> str:
         "run.html",
         record=record,
         headline=make_headline(record),
+        first=advise_measurement(record),
         facts=list_facts(record),
         health=describe_health(record),
         cards=make_cards(record),

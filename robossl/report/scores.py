@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from typing import NamedTuple
 
+from robossl.data.store import open_store
+from robossl.errors import InputError
 from robossl.evaluation.result import Result, ScoreRow
 from robossl.evaluation.table import accuracy_cell, classes_line
 from robossl.measure.bootstrap import Interval
@@ -47,6 +49,26 @@ class ScoreCard(NamedTuple):
     is_own: bool  # True if one of the rows is that of the run's current encoder
     bars: tuple[ScoreBar, ...]
     comparisons: tuple[tuple[str, str], ...]  # CSS class and text of each comparison with a baseline
+
+
+class FirstMeasurement(NamedTuple):
+    """What to do with a run that nothing has evaluated."""
+
+    reason: str  # why no score is possible yet; "" if one is
+    command: str
+
+
+def advise_measurement(record: RunRecord) -> FirstMeasurement:
+    """Return the command that measures a run: `evaluate`, or `probe` if its store has no labels."""
+    store = str(record.setting("data", "store") or "STORE")
+    try:
+        has_labels = bool(open_store(store).label_names)
+    except InputError:  # the store is gone, or on another machine
+        has_labels = True
+    if has_labels:
+        return FirstMeasurement("", shlex.join(["robossl", "evaluate", str(record.path), "--store", store, "--label"]))
+    words = ["robossl", "probe", "run", str(record.path), "--data", store, "--profile", "light-and-sensor", "--out"]
+    return FirstMeasurement("the store has no labels", shlex.join([*words, f"probes/{record.name}"]))
 
 
 def make_headline(record: RunRecord) -> Headline | None:

@@ -16,7 +16,8 @@ from robossl.data.store import Store
 from robossl.training.checkpoint import checkpoints, step_of
 from robossl.training.online_knn import why_no_online_knn
 from robossl.training.optim import lr_factor, peak_lr
-from robossl.training.run import DataConfig, RunConfig, RunFolder
+from robossl.training.run_config import DataConfig, RunConfig
+from robossl.training.run_folder import RunFolder
 
 
 def adapt(config: RunConfig, stores: Sequence[Store]) -> tuple[RunConfig, tuple[str, ...]]:

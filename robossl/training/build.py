@@ -26,10 +26,12 @@ from robossl.methods.parts.batch_norm import convert_split_batchnorm, convert_sy
 from robossl.methods.parts.teacher import MovingAverageBank, Queue
 from robossl.training.adapt import adapt, describe_lengthening
 from robossl.training.logging import check_sinks
+from robossl.training.method_checks import check_method, read_views
 from robossl.training.online_knn import OnlineKnn
 from robossl.training.optim import build_optimizer
 from robossl.training.pace import as_saved, settle
-from robossl.training.run import RunConfig, RunFolder, load_saved
+from robossl.training.run_config import RunConfig, load_saved
+from robossl.training.run_folder import RunFolder
 from robossl.training.run_paths import FILE
 from robossl.training.trainer import Trainer
 from robossl.views import ViewSpec
@@ -48,8 +50,8 @@ def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -
     stores = [open_store(part.store) for part in config.data.parts]
     config, remarks = adapt(config, stores)
     torch.manual_seed(config.seed)
-    method = config.method.build(build_encoder(config.encoder))
-    specs = method.views()
+    method = check_method(config.method.build(build_encoder(config.encoder)), config.method)
+    specs = read_views(method)
     loader = build_loader(config, ranks, stores, specs)
     check_views(method, stores, specs)
     if config.knn and config.knn.output == "cls" and not method.encoder.has_cls:

@@ -6,13 +6,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from robossl.common.config import load, override
-from robossl.common.malloc import keep_freed_memory
-from robossl.training.pretrain import pretrain
+from robossl.errors import RunInterrupted
 from robossl.training.recipes import find_config
-from robossl.training.run import RunConfig
 from robossl.training.run_paths import resolve
-from robossl.training.trainer import RunInterrupted
 
 
 def command(argv: Sequence[str]) -> int:
@@ -37,10 +33,17 @@ def command(argv: Sequence[str]) -> int:
         return 0 if {"-h", "--help"} & set(rest) else 2
     asks_for_help = bool({"-h", "--help"} & set(rest))
     yaml, out = resolve(find_config(known.config), out=known.out, resume=known.resume or asks_for_help)
+    # torch takes seconds to import, timm and the probes as many again. What was typed is checked as early as possible.
+    from robossl.common.config import load, override
+    from robossl.training.run_config import RunConfig
+
     config = override(load(yaml, RunConfig, is_saved=known.resume), rest, prog=f"robossl pretrain {known.config}")
+    from robossl.common.malloc import keep_freed_memory
+    from robossl.training.pretrain import pretrain
+
     keep_freed_memory()
     try:
         pretrain(config, out=out, resume=known.resume)
-    except RunInterrupted:
-        return 143  # 128 + SIGTERM: the run was saved but is not finished
+    except RunInterrupted as stopped:  # `pretrain` has said so already, on one rank
+        return stopped.exit_code
     return 0

@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel as DataParallel
 
 from robossl.methods.base import Loss, Method
 from robossl.methods.parts.momentum_keys import has_batch_norm
+from robossl.training.method_checks import check_loss
 from robossl.views import Batch
 
 
@@ -38,6 +39,9 @@ def accumulate(
         model: the same method, compiled and wrapped for several ranks.
         parts: the micro-batches.
         forward: function that makes the context manager of each forward pass, such as autocast.
+
+    Raises:
+        InputError: the method returns something else than a usable `Loss`.
     """
     losses: list[Loss] = []
     with method.one_step() if len(parts) > 1 else contextlib.nullcontext():
@@ -45,7 +49,7 @@ def accumulate(
             waits = isinstance(model, DataParallel) and number < len(parts)
             with model.no_sync() if waits else contextlib.nullcontext():  # type: ignore[operator]
                 with forward():
-                    loss: Loss = model(part)
+                    loss = check_loss(model(part), method)
                 value = loss.value / len(parts) if loss.weight is None or len(parts) == 1 else loss.value * loss.weight
                 value.backward()  # type: ignore[no-untyped-call]
             losses.append(loss)

@@ -17,12 +17,12 @@ from robossl.evaluation.task import make_task
 from robossl.exporting.export import export
 from robossl.exporting.triton_layout import allowed_name
 from robossl.probes.command import run as probe
+from robossl.probes.profile import Thresholds
 from robossl.report.command import report
 from robossl.report.neighbours import NUM_NEIGHBOURS
 
-# A probe is suggested only for a store with at least this number of episodes.
-# The probe evaluates on half of the episodes; if the store has no labels, this half must have at least 36 episodes.
-PROBED_EPISODES = 80
+# A probe is suggested only for a store with at least this number of episodes: half of them are judged.
+PROBED_EPISODES = 2 * Thresholds().least_clusters(has_label=False)
 # Minimum number of episodes per class. These values are tried if the usual minimum leaves fewer than two classes.
 FEWER_EPISODES = (2, 1)
 

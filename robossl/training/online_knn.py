@@ -13,7 +13,7 @@ from robossl.encoders.encoder import Encoder
 from robossl.measure.knn import weighted_knn
 from robossl.measure.metrics import balanced_accuracy
 from robossl.measure.store_rows import spread_rows
-from robossl.training.run import OnlineKnnConfig
+from robossl.training.run_config import OnlineKnnConfig
 
 CHUNK = 128  # frames embedded at a time
 

@@ -15,7 +15,7 @@ from torch import nn
 from robossl.common.cpus import num_cpus
 from robossl.common.ranks import Ranks, broadcast
 from robossl.methods.base import Method
-from robossl.training.run import Precision, RunConfig
+from robossl.training.run_config import Precision, RunConfig
 
 # The measurement takes this long, or two steps of each setting if they take longer.
 MEASURED_SECONDS = 1.5

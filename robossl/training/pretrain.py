@@ -15,7 +15,7 @@ from robossl.common.config import as_plain, load, with_changes
 from robossl.common.paths import StrPath
 from robossl.common.progress import Progress
 from robossl.common.ranks import Ranks, any_rank, barrier, broadcast
-from robossl.errors import InputError
+from robossl.errors import InputError, RunInterrupted
 from robossl.exporting.triton_layout import allowed_name
 from robossl.training.build import build_trainer, device_name
 from robossl.training.checkpoint import checkpoints, load_checkpoint, step_of
@@ -23,10 +23,10 @@ from robossl.training.logging import Sink, open_sinks
 from robossl.training.micro_batches import describe_parts
 from robossl.training.next_steps import next_steps
 from robossl.training.recipes import find_config
-from robossl.training.run import RunConfig
+from robossl.training.run_config import RunConfig
 from robossl.training.run_paths import resolve
 from robossl.training.runs import Run
-from robossl.training.trainer import RunInterrupted, Trainer
+from robossl.training.trainer import Trainer
 
 
 def pretrain(

@@ -13,7 +13,7 @@ from robossl.training.run_paths import FILE, check_run
 
 if TYPE_CHECKING:
     from robossl.encoders.inference import FrameEncoder
-    from robossl.training.run import RunConfig
+    from robossl.training.run_config import RunConfig
 
 
 class Run:
@@ -43,7 +43,7 @@ class Run:
         Raises:
             InputError: the configuration cannot be read, or a newer version of the package wrote it.
         """
-        from robossl.training.run import load_saved
+        from robossl.training.run_config import load_saved
 
         return load_saved(self.path / FILE)
 

@@ -26,21 +26,19 @@ from robossl.data.loader import BatchLoader
 from robossl.data.store import Store
 from robossl.encoders.cards import data_before
 from robossl.encoders.encoder import save_encoder
-from robossl.errors import InputError
+from robossl.errors import InputError, RunInterrupted
 from robossl.measure.collapse import CollapseMonitor
 from robossl.methods.base import Loss, Method
 from robossl.methods.parts.batch_norm import raise_small_batch
 from robossl.training.checkpoint import checkpoints, save_checkpoint
 from robossl.training.logging import Sink, describe_step
+from robossl.training.method_checks import check_gradient
 from robossl.training.micro_batches import accumulate, split
 from robossl.training.online_knn import OnlineKnn
 from robossl.training.optim import clip_gradients, set_rates
-from robossl.training.run import RunConfig, RunFolder
+from robossl.training.run_config import RunConfig
+from robossl.training.run_folder import RunFolder
 from robossl.views import Batch
-
-
-class RunInterrupted(Exception):
-    """SIGTERM or SIGINT stopped the run; the run was saved first."""
 
 
 @dataclass(slots=True)
@@ -64,7 +62,7 @@ class Trainer:
         """Train from step `start` to the last step of the configuration.
 
         Raises:
-            InputError: the loss or the weights are no longer finite.
+            InputError: the loss or the weights are no longer finite, or the encoder gets no gradient in the first step.
             RunInterrupted: a signal came; the run was saved.
         """
         config, steps = self.config.train, self.config.train.steps
@@ -77,6 +75,8 @@ class Trainer:
             for step, raw in enumerate(batches, start=start):
                 lr = set_rates(self.optimizer, self.config.optim, step=step, steps=steps, batch_size=config.batch_size)
                 loss = self.step(step, self.augment(raw))
+                if step == start:
+                    check_gradient(self.method)
                 done, is_last = step + 1, step + 1 == steps
 
                 values: dict[str, float] = {}

@@ -15,7 +15,7 @@ from places import ROOT
 from robossl.common.config import as_plain, config_hash, difference, from_mapping, load, override, to_yaml
 from robossl.common.plugins import Registry
 from robossl.errors import InputError
-from robossl.training.run import OnlineKnnConfig, RunConfig
+from robossl.training.run_config import OnlineKnnConfig, RunConfig
 
 
 @runtime_checkable

@@ -27,6 +27,20 @@ def test_lines_come_at_intervals_and_when_asked_for(
     ]
 
 
+def test_work_that_was_named_in_a_line_also_ends_in_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Progress(unit="frames") as progress:
+        progress.show("short", 0, 2)
+        progress.show("short", 2, 2)
+        monkeypatch.setattr(module, "LINE_SECONDS", 0.0)
+        progress.show("embed", 0, 9)
+        monkeypatch.setattr(module, "LINE_SECONDS", 3600.0)
+        for done in (3, 9, 9):
+            progress.show("embed", done, 9)
+    assert capsys.readouterr().out.splitlines() == ["embed: 0 of 9 frames", "embed: 9 of 9 frames"]
+
+
 def test_the_log_gets_every_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Progress(stderr=True, log=tmp_path / "log.txt") as progress:
         progress.say("steps [0] :x:")

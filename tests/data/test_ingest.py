@@ -231,9 +231,9 @@ def test_a_source_is_added_with_the_settings_of_the_store(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"short_side": 4}, "--short-side must be 16"),
-        ({"quality": 0}, "--quality must be 1"),
-        ({"workers": 0}, "--workers"),
+        ({"short_side": 4}, "short_side must be 16"),
+        ({"quality": 0}, "quality must be 1"),
+        ({"workers": 0}, "workers must be at least 1"),
     ],
 )
 def test_bad_options(tmp_path, options, message):

@@ -20,7 +20,7 @@ from robossl.errors import InputError
 from robossl.methods import resolve_method
 from robossl.training.build import build_loader
 from robossl.training.pretrain import pretrain
-from robossl.training.run import RunConfig
+from robossl.training.run_config import RunConfig
 from robossl.views import ClipSpec, ViewSpec
 
 ALONE = Ranks(0, 1, torch.device("cpu"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,6 +18,7 @@ import pytest
 from PIL import Image
 from places import CLIPS
 
+from robossl.cli.main import main
 from robossl.data.describe import info
 from robossl.data.index import IndexEntry, write_index
 from robossl.data.ingest import ingest
@@ -55,15 +58,22 @@ def test_splits_and_labels(clip_store):
         clip_store.rows("test")
 
 
-def test_a_store_without_splits_or_labels_says_what_to_do(tmp_path):
+def test_a_store_without_splits_or_labels_says_what_to_do(tmp_path, capsys):
     shutil.copy(next(CLIPS.glob("**/*.mp4")), tmp_path / "clip.mp4")
     ingest((tmp_path / "clip.mp4",), out=tmp_path / "store", short_side=48, workers=1)
     store = open_store(tmp_path / "store")
     assert len(store.rows(None)) == store.num_frames
     with pytest.raises(InputError, match=r"has no splits, got 'train'; take all of it \(leave the split out;"):
         store.rows("train")
-    with pytest.raises(InputError, match="has no labels, got 'scene'; ingest with --labels"):
+    with pytest.raises(InputError, match="has no labels, got 'scene'; ingest with --labels") as caught:
         store.labels("scene")
+    assert store._repr_html_().count(f">{store.num_frames}<") == 1  # no second row that says the same
+    (tmp_path / "labels.csv").write_text("path,scene\nclip.mp4,Kitchen\n")
+    (advised,) = re.findall(r"robossl (ingest .*) CSV", str(caught.value))
+    capsys.readouterr()
+    assert main([*shlex.split(advised), str(tmp_path / "labels.csv")]) == 0
+    assert "1 episode, 0 new" in capsys.readouterr().out
+    assert open_store(tmp_path / "store").labels("scene").tolist() == ["Kitchen"]
 
 
 def test_pixels_are_those_of_the_video(clip_store):

@@ -96,6 +96,13 @@ def test_other_arrays_are_refused(frames: np.ndarray) -> None:
         random_encoder(RESNET, 0)(frames)
 
 
+def test_a_list_of_frames_is_refused_with_the_way_to_stack_it() -> None:
+    encoder = random_encoder(EncoderConfig("test_resnet", input_hw=(32, 32)), seed=0, outputs=["pooled"])
+    with pytest.raises(InputError, match=r"got list; stack arrays of equal size with np\.stack\(frames\)"):
+        encoder(list(FRAMES))  # type: ignore[arg-type]
+    assert encoder(np.stack(list(FRAMES)))["pooled"].shape == (len(FRAMES), 96)
+
+
 def test_unknown_places_and_outputs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is no encoder; pass a run folder"):
         load_encoder(tmp_path)

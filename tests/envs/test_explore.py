@@ -19,7 +19,7 @@ from robossl.common.config import from_mapping, load, to_yaml
 from robossl.data.store import open_store
 from robossl.encoders.encoder_files import read_about
 from robossl.errors import InputError
-from robossl.training.run import RunConfig
+from robossl.training.run_config import RunConfig
 
 CONFIG: dict[str, Any] = {
     "method": {"name": "simclr", "view": {"size": 32}},

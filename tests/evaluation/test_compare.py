@@ -29,7 +29,7 @@ from robossl.evaluation.subjects import make_groups
 from robossl.measure.accuracy import all_pairs
 from robossl.measure.bootstrap import Interval
 from robossl.training.pretrain import pretrain
-from robossl.training.run import RunConfig
+from robossl.training.run_config import RunConfig
 
 
 @pytest.fixture(scope="module")

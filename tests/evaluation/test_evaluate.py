@@ -134,6 +134,8 @@ def test_nothing_usable_is_refused_with_counts_and_a_remedy(clip_store: Store) -
     task = make_task(clip_store, "scene", splits, "val", min_episodes=5)
     with pytest.raises(InputError, match=r"Kitchen 3 train / 1 test.*lower --min-episodes"):
         check_usable([task], min_episodes=5)
+    with pytest.raises(InputError, match=r"draw another split \(--seed, --test-fraction\)"):
+        check_usable([task], min_episodes=5, split_by="episode")
 
 
 # Features
@@ -367,6 +369,7 @@ def test_single_episodes_give_no_interval_and_no_claim(clip_store: Store, tmp_pa
     json.loads(path.read_text(), parse_constant=pytest.fail)  # nan is not JSON
     assert not read_evaluation(path).results[0].rows[0].accuracy.is_defined
     assert "no interval, as there are fewer than 5 episodes" in to_markdown(read_evaluation(path))
+    assert "differences were tested" not in to_markdown(read_evaluation(path))  # without intervals, nothing is
 
 
 def test_tables_fit_eighty_columns_and_say_everything(evaluation: Scores) -> None:
@@ -401,8 +404,8 @@ def test_the_command_measures_and_writes(
         (["--label", "scene", "--protocol", "kn"], "did you mean 'knn'"),
         (["--label", "scene"], "lower --min-episodes"),
         (["--label", "scene", "--split-by", "robot"], "unknown label 'robot'"),
-        (["--label", "scene", "--frames-per-episode", "0"], "--frames-per-episode must be at least 1"),
-        (["--label", "scene", "--test-fraction", "1"], "--test-fraction must lie between 0 and 1"),
+        (["--label", "scene", "--frames-per-episode", "0"], "frames_per_episode must be at least 1"),
+        (["--label", "scene", "--test-fraction", "1"], "test_fraction must lie between 0 and 1"),
     ],
 )
 def test_bad_input_is_one_line(

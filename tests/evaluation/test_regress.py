@@ -28,8 +28,8 @@ def refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.parametrize(
     ("command", "options", "message"),
     [
-        ("evaluate", ["--seed", "-1"], "--seed must lie in 0 to 4294967295, got -1"),
-        ("evaluate", ["--seed", "9" * 20], f"--seed must lie in 0 to 4294967295, got {'9' * 20}"),
+        ("evaluate", ["--seed", "-1"], "seed must lie in 0 to 4294967295, got -1"),
+        ("evaluate", ["--seed", "9" * 20], f"seed must lie in 0 to 4294967295, got {'9' * 20}"),
         ("regress", ["--seed", "-1"], "seed must lie in 0 to 4294967295, got -1"),
         ("regress", ["--frames-per-episode", "0"], "frames_per_episode must be 1 or more, got 0"),
         ("regress", ["--bootstrap", "0"], "bootstrap must be 100 or more, got 0"),

@@ -8,7 +8,7 @@ from methods_kit import settings_at
 from safetensors.torch import load_file
 
 from robossl.common.config import from_mapping
-from robossl.training.run import RunConfig
+from robossl.training.run_config import RunConfig
 
 
 def config_for(method: str, store: Path, **train: object) -> RunConfig:

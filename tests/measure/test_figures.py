@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from robossl.measure.figures import clusters_to_show, draw, holm, mean, missing, one_minus_ratio
+from robossl.measure.figures import UP_TO_ONE, clusters_to_show, draw, holm, mean, missing, one_minus_ratio
 from robossl.measure.metrics import R2, BalancedAccuracy
 from robossl.probes.invariance import distances
 
@@ -106,6 +106,16 @@ def test_all_hits_leave_room_for_a_miss():
     assert figure.low == pytest.approx(0.025 ** (1 / 40))  # the exact bound of 40 hits in 40
     none = draw(of).figure(np.zeros(200), limits=(0, 1))
     assert (none.value, none.low, none.high) == (0, 0, pytest.approx(1 - figure.low))
+
+
+def test_an_interval_ends_where_the_quantity_does():
+    of, score = np.arange(8), np.array([1, 1, 1, 1, 1, 1, 1, 0.0])
+    free, kept = draw(of).figure(score), draw(of).figure(score, limits=(0, 1))
+    assert free.high > 1 and (kept.value, kept.low, kept.high) == (free.value, free.low, 1)
+    free, kept = draw(of).figure(1 - score), draw(of).figure(1 - score, limits=(0, 1))
+    assert free.low < 0 and (kept.low, kept.high) == (0, free.high)
+    assert draw(of).figure(np.array([1, 1, 1, 1, 1, 1, 1, -9.0]), limits=UP_TO_ONE).low < -1
+    assert draw(of).figure(np.ones(8), limits=UP_TO_ONE).low == 1  # no worst value: no binomial bound
 
 
 @pytest.mark.parametrize(

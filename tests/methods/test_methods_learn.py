@@ -25,7 +25,7 @@ from robossl.measure.knn import weighted_knn
 from robossl.measure.store_rows import spread_rows
 from robossl.methods import METHODS
 from robossl.training.pretrain import pretrain
-from robossl.training.run import RunConfig
+from robossl.training.run_config import RunConfig
 from robossl.views import ViewSpec
 
 STEPS, BATCH, SIZE, PER_CLIP = 2000, 16, 32, 24

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from places import ROOT
 from probe_pictures import Pictures
 from probe_video_kit import plain_video_store, write_steady_onnx
 from probes_kit import profile
@@ -19,6 +21,9 @@ from robossl.probes.frames import Label, Split
 from robossl.probes.outlook import Outlook, make_outlook
 from robossl.probes.profile import Profile, Thresholds, load_profile, profile_names
 from robossl.probes.result import Report
+from robossl.probes.retrieval import GALLERY
+from robossl.probes.settings import QUICK
+from robossl.probes.split import split_frames
 
 LABEL_FREE = "light-and-sensor"
 
@@ -69,27 +74,69 @@ def test_only_factors_that_must_be_followed_are_all_said() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seen", "thresholds", "judged", "says"),
+    ("seen", "thresholds", "judged", "says", "advice"),
     [
-        (frames(300), Thresholds(), 120, "120 frames are judged, 200 are needed without labels"),
+        (frames(400), Thresholds(), 120, "120 frames are judged, 200 are needed without labels", "--frames 200"),
+        (frames(300), Thresholds(), 150, "150 frames are judged, 200 are needed without labels", "until there are 400"),
         (
-            frames(600, clusters=np.arange(600) // 8),
+            frames(560, clusters=np.arange(560) // 8),
             Thresholds(),
             200,
-            "25 independent clusters (picture) are judged, 36 ",
+            "25 independent clusters (picture) are judged, 36 are needed without labels",
+            "add episodes or scenes until there are 72: half of them are judged",
         ),
-        (frames(600, clusters=np.arange(600) // 20), Thresholds(), 200, "10 independent clusters (picture) are judged"),
+        (
+            frames(46, clusters=np.arange(46) * 16 // 46),  # 16 episodes of 3 frames, as the shipped clips
+            Thresholds(),
+            23,
+            "8 independent clusters (picture) are judged, 36 are needed without labels",
+            "until there are 140",  # 70 episodes of 3 frames are 200 frames
+        ),
         (
             frames(600),
             Thresholds(min_clusters=300),
             200,
             "200 independent clusters (picture) are judged, 300 are needed",
+            "--frames 300",
         ),
+        (frames(600), Thresholds(inv_r1=1), 200, "inf are needed", "lower inv_r1"),
     ],
 )
-def test_too_few_frames_or_clusters_are_said(seen: Pictures, thresholds: Thresholds, judged: int, says: str) -> None:
+def test_too_few_frames_or_clusters_are_said(
+    seen: Pictures, thresholds: Thresholds, judged: int, says: str, advice: str
+) -> None:
     lines = outlook(profile({"blur": "INV"}, thresholds=thresholds), seen, judged=judged).lines()
-    assert says in lines[0] and "judge more frames" in lines[1]
+    assert says in lines[0] and advice in lines[1]
+
+
+@pytest.mark.parametrize("frames_each", [3, 10])
+def test_the_advised_number_of_episodes_is_enough(frames_each: int) -> None:
+    task = profile({"blur": "INV"})
+
+    def advised(num_episodes: int) -> Outlook:
+        clusters = np.repeat(np.arange(num_episodes), frames_each)
+        seen = Pictures(np.random.default_rng(0).integers(0, 255, (len(clusters), 4, 4, 3), np.uint8), clusters)
+        split = split_frames(seen, n_reference=QUICK.n_reference, n_evaluation=QUICK.n_evaluation)
+        return make_outlook(seen, split, task, factors=tuple(FACTORS), labels={}, unavailable={})
+
+    (number,) = re.findall(r"until there are (\d+)", advised(16).advice)
+    assert advised(int(number) - 2).open and not advised(int(number)).open
+
+
+def test_the_page_and_the_code_say_the_same_numbers() -> None:
+    page = " ".join((ROOT / "docs" / "probes.md").read_text(encoding="utf-8").split())
+    bare, labelled = (Thresholds().least_clusters(has_label=has_label) for has_label in (False, True))
+    assert f"needs {bare} judged episodes with {GALLERY} frames" in page
+    assert f"a label {labelled} judged episodes are enough" in page
+    assert f"give at least {2 * bare}, or {2 * labelled} with a label" in page
+
+
+def test_with_a_label_fewer_episodes_are_enough() -> None:
+    seen = frames(300, clusters=np.arange(300) // 10)
+    seen.labels = classes(np.arange(300) // 10 % 2)
+    lines = outlook(profile({"blur": "INV"}), seen, judged=150).lines()
+    assert "15 independent clusters (picture) are judged, 20 are needed" in lines[0]
+    assert "until there are 40" in lines[1]
 
 
 @pytest.mark.parametrize(

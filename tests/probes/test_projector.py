@@ -16,7 +16,7 @@ from robossl.exporting.parity import natural_frames
 from robossl.measure.subjects import open_subject, random_reference
 from robossl.measure.subjects.subject import Backbone
 from robossl.training.pretrain import pretrain
-from robossl.training.run import RunConfig
+from robossl.training.run_config import RunConfig
 
 FRAMES = natural_frames(5, (40, 56), seed=3)
 

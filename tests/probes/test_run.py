@@ -114,7 +114,7 @@ def test_nan_features_and_frames_alike_are_one_line(
     [
         (["--profile", "juggling"], "unknown profile 'juggling'"),
         (["--factors", "hughe"], "unknown factor 'hughe'; did you mean 'hue'"),
-        (["--frames", "1"], "--frames must be 2 or more, got 1"),
+        (["--frames", "1"], "frames must be 2 or more, got 1"),
         (["--cache-gb", "nan"], "cache_gb must be a positive number, got nan"),
         (["--profile", ""], "unknown profile ''"),
         (["--seed", "-1"], "seed must lie in 0 to 4294967295, got -1"),

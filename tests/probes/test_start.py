@@ -34,6 +34,12 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(run)
 
 
+def test_an_encoder_in_place_of_the_command_is_said(damaged: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert f"to probe an encoder: robossl probe run {damaged} --data" in refused([damaged], capsys)
+    assert "robossl probe run grpc://robot:8001/mine --data" in refused(["grpc://robot:8001/mine"], capsys)
+    assert "unknown command 'probe rum'; " in refused(["rum"], capsys)
+
+
 def refused(line: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     assert main(["probe", *line]) == 2
     said = capsys.readouterr()

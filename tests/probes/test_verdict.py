@@ -150,7 +150,10 @@ def test_few_clusters_are_inconclusive_whatever_they_show():
     for few in (figure(0.95, 1, clusters=19), figure(0, 0.1, clusters=19)):
         (verdict, _) = judge(readings(same=few), {}, profile({"f": "INV"}))
         assert verdict.word == "INCONCLUSIVE"
-        assert "19 independent clusters of frames, 20 are needed" in verdict.sentence
+        assert "19 independent clusters of frames, 20 are needed: add episodes" in verdict.sentence
+    seen = figure(0.95, 1, clusters=19)
+    (unlabelled, _) = judge(readings(nis_w=seen, r1=seen), {}, profile({"f": "INV"}))
+    assert "19 independent clusters of frames, 36 are needed: add episodes" in unlabelled.sentence
     assert judge(readings(same=figure(0.95, 1, clusters=20)), {}, profile({"f": "INV"}))[0].word == "SAFE"
 
 

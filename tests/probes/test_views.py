@@ -200,7 +200,7 @@ def test_no_cluster_is_on_both_sides_and_frames_come_from_many() -> None:
 def test_few_frames_make_smaller_sides_with_clusters_enough_to_judge() -> None:
     frames = Pictures(np.random.default_rng(0).integers(0, 255, (60, 4, 4, 3), np.uint8))
     split = split_frames(frames)
-    assert len(split.evaluation) == 20 and len(split.reference) == 40
+    assert len(split.evaluation) == 30 and len(split.reference) == 30
 
 
 def test_frames_that_say_nothing_are_refused() -> None:

@@ -6,6 +6,7 @@ import base64
 import json
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,8 +14,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from places import CLIPS
 
 from robossl.cli.main import main
+from robossl.data.ingest import ingest
 from robossl.data.store import Store
 from robossl.encoders.encoder import EncoderConfig, build_encoder, save_encoder
 from robossl.encoders.encoder_files import SCHEMA, read_about
@@ -358,6 +361,16 @@ def test_a_page_that_cannot_be_written_is_one_line(
 ) -> None:
     assert main(["report", str(run), "--out", str(tmp_path)]) == 2
     assert capsys.readouterr().err == f"robossl: cannot write {tmp_path}: it is a folder; name a file in it\n"
+
+
+def test_the_first_measurement_needs_no_label_that_is_not_there(tmp_path: Path, clip_store_path: Path) -> None:
+    record = RunRecord(tmp_path, {"data": {"store": str(clip_store_path)}}, {}, {}, ())
+    assert f"robossl evaluate {tmp_path} --store {clip_store_path} --label LABEL" in Page(render(record, None)).text
+    bare = ingest([CLIPS], out=tmp_path / "bare", short_side=32, labels="none", workers=1).path
+    record = replace(record, config={"data": {"store": str(bare)}})
+    text = " ".join(Page(render(record, None)).text.split())
+    assert "because the store has no labels: robossl probe run" in text and "robossl evaluate" not in text
+    assert f"--data {bare} --profile light-and-sensor" in text and "measures it without labels." in text
 
 
 def test_a_run_without_health_or_encoder_has_a_page(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from robossl.common.config import load, to_yaml
 from robossl.errors import InputError
 from robossl.training.pace import Setting, candidates, choose
 from robossl.training.pretrain import pretrain
-from robossl.training.run import RunConfig, TrainConfig
+from robossl.training.run_config import RunConfig, TrainConfig
 
 
 def saved(run: Path) -> TrainConfig:

@@ -12,7 +12,7 @@ from places import ROOT
 from robossl.common.config import load
 from robossl.encoders.encoder import Encoder, build_encoder
 from robossl.methods import METHODS
-from robossl.training.run import RunConfig
+from robossl.training.run_config import RunConfig
 from robossl.views import Batch
 
 RECIPES = sorted((ROOT / "configs").glob("*.yaml"))

@@ -18,7 +18,7 @@ from robossl.data.store import open_store
 from robossl.errors import InputError
 from robossl.training.optim import OptimConfig, lr_factor
 from robossl.training.pretrain import pretrain
-from robossl.training.run import OnlineKnnConfig, RunConfig
+from robossl.training.run_config import OnlineKnnConfig, RunConfig
 from robossl.training.run_paths import resolve
 
 

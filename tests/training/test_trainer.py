@@ -18,6 +18,7 @@ from places import CLIPS
 from runs_kit import assert_same_run, config_for, read
 from safetensors.torch import load_file
 
+import robossl
 from robossl.common.atomic_io import locked
 from robossl.common.config import load, to_yaml
 from robossl.common.ranks import Ranks
@@ -30,8 +31,9 @@ from robossl.training.build import build_trainer
 from robossl.training.checkpoint import checkpoints, step_of
 from robossl.training.micro_batches import split
 from robossl.training.pretrain import pretrain
-from robossl.training.run import OnlineKnnConfig, RunConfig, RunFolder
-from robossl.training.trainer import RunInterrupted, stop_signals
+from robossl.training.run_config import OnlineKnnConfig, RunConfig
+from robossl.training.run_folder import RunFolder
+from robossl.training.trainer import stop_signals
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -109,9 +111,10 @@ def test_a_signal_to_all_processes_of_a_run_saves_and_says_so(clip_store_path: P
         wait_for_step(None, out, done + 5)
         os.kill(os.getpid(), signal.SIGINT)
 
-    with ThreadPoolExecutor(1) as pool, pytest.raises(RunInterrupted):
+    with ThreadPoolExecutor(1) as pool, pytest.raises(robossl.RobosslError, match="go on with --resume") as stopped:
         pool.submit(tell)
         pretrain(config, out=out, resume=True)
+    assert isinstance(stopped.value, robossl.RunInterrupted) and stopped.value.exit_code == 143
     assert saved_and_said(out) >= done + 5
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from robossl.common.plugins import Registry
+from robossl.common.plugins import Registry, code_name, describe_error, takes
 from robossl.data.source import Source
 from robossl.errors import InputError
 
 
 def _check(found: Any) -> str:
     methods = [getattr(found, name, None) for name in ("accepts", "listing", "frames")]
-    is_source = isinstance(found, type) and all(map(callable, methods))
-    return "" if is_source else "must be a class with accepts, listing and frames (robossl.data.source.Source)"
+    if not isinstance(found, type) or not all(map(callable, methods)):
+        return "must be a class with accepts, listing and frames (robossl.data.source.Source)"
+    if not takes(found, "root") or not takes(found, "root", "labels", "options"):
+        return "must have __init__(self, root, labels=None, options=None)"
+    return "" if takes(found.accepts, "root") else "must have a static method accepts(root)"  # type: ignore[attr-defined]
 
 
 SOURCES = Registry(
@@ -44,11 +47,20 @@ def detect_format(root: Path) -> str:
     """Return the first format that accepts `root`.
 
     Raises:
-        InputError: the source does not exist, or no format accepts it.
+        InputError: the source does not exist, no format accepts it, or a format fails to say so.
     """
     if not root.exists():
         raise InputError(f"source {root} does not exist")
     for name in SOURCES.usable():
-        if source_class(name).accepts(root):
+        found = source_class(name)
+        try:
+            accepted = found.accepts(root)
+        except InputError:
+            raise
+        except Exception as error:  # a plugin may raise anything
+            raise InputError(
+                f"{code_name(found)}.accepts() failed for {root} ({describe_error(error)}); mend it, or name the format"
+            ) from error
+        if accepted:
             return name
     raise InputError(f"{root} holds none of the formats {', '.join(SOURCES)} (empty folder?)")

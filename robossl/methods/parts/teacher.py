@@ -6,7 +6,6 @@ import copy
 
 import torch
 from jaxtyping import Float, Int
-from timm.layers.drop import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -36,6 +35,8 @@ class Ema(nn.Module):
     """
 
     def __init__(self, *students: nn.Module) -> None:
+        from timm.layers.drop import DropPath
+
         super().__init__()
         self.copies = nn.ModuleList(copy.deepcopy(student) for student in students).requires_grad_(False)
         # Set the dropout rates to 0. `eval()` would not last, because `train()` on a copy switches dropout on again.

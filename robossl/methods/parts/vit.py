@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robossl.encoders.encoder import Encoder
 from robossl.errors import InputError
 
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
+
 
 def transformer_of(encoder: Encoder) -> VisionTransformer | None:
     """Return the encoder's backbone if it is timm's vision transformer, else None."""
+    from timm.models.vision_transformer import VisionTransformer
+
     backbone: nn.Module = encoder.backbone
     return backbone if isinstance(backbone, VisionTransformer) else None
 

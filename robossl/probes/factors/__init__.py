@@ -14,9 +14,12 @@ if TYPE_CHECKING:
 
 
 def _check(found: Any) -> str:
+    from robossl.probes.factor_checks import why_wrong
     from robossl.probes.factors.factor import Factor
 
-    return "" if isinstance(found, Factor) else "must be a Factor (robossl.probes.factors.factor)"
+    if not isinstance(found, Factor):
+        return "must be a Factor (robossl.probes.factors.factor)"
+    return why_wrong(found)
 
 
 FACTORS = Registry(

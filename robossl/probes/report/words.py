@@ -44,12 +44,12 @@ KNOWN_FROM = {
 
 
 def format_name(factor: str) -> str:
-    """Return a factor's id in plain words.
+    """Return a factor's id in plain words; "module:attribute" stays as it is.
 
-    >>> format_name("motion_blur")
-    'motion blur'
+    >>> format_name("motion_blur"), format_name("my_factor:DROP_BITS")
+    ('motion blur', 'my_factor:DROP_BITS')
     """
-    return factor.replace("_", " ")
+    return factor if ":" in factor else factor.replace("_", " ")
 
 
 def format_figure(figure: Figure | None) -> str:

@@ -1,40 +1,22 @@
-"""The configuration of a run, and the folder that the run writes."""
+"""The configuration of a run."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from robossl.common.atomic_io import atomic_write
 from robossl.common.checks import check_positive, check_range
-from robossl.common.config import as_plain, difference, load, to_yaml, with_changes
+from robossl.common.config import as_plain, load, with_changes
 from robossl.common.paths import StrPath
 from robossl.encoders.encoder import EncoderConfig
 from robossl.errors import InputError
 from robossl.methods import METHODS
 from robossl.methods.base import MethodConfig
-from robossl.training.checkpoint import checkpoints
 from robossl.training.optim import OptimConfig
 from robossl.training.recipes import find_config
 from robossl.training.run_paths import FILE, is_run
-
-# What a run writes before its first checkpoint. A folder that holds nothing else, and no checkpoint, may be reused.
-_BEFORE_THE_FIRST_SAVE = {".lock", "config.yaml", "log.txt", "metrics.jsonl", "tensorboard", "checkpoints"}
-
-# Keys that may change on resume, because the weights do not depend on them.
-FREE_ON_RESUME = (
-    "knn",
-    "data.num_workers",
-    "data.resident_gib",
-    "train.log_every",
-    "train.checkpoint_every",
-    "train.keep_checkpoints",
-    "train.sinks",
-)
-
 
 Precision = Literal["fp32", "bf16"]
 
@@ -185,86 +167,3 @@ def load_saved(path: Path) -> RunConfig:
         InputError: the file cannot be read.
     """
     return load(path, RunConfig, is_saved=True)
-
-
-class RunFolder:
-    """The folder that a run writes: config.yaml, metrics.jsonl, log.txt, tensorboard/, checkpoints/, encoder/.
-
-    Args:
-        path: The folder.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.checkpoints = path / "checkpoints"
-
-    def claim(self, config: RunConfig, *, resume: bool, may_lengthen: bool = False) -> None:
-        """Run `check`, make the folder and write the configuration; only the main rank calls this.
-
-        Raises:
-            InputError: for the reasons that `check` gives.
-        """
-        self.check(config, resume=resume, may_lengthen=may_lengthen)
-        self.path.mkdir(parents=True, exist_ok=True)
-        with atomic_write(self.path / "config.yaml") as aside:
-            aside.write_text(to_yaml(config))
-
-    def check(self, config: RunConfig, *, resume: bool, may_lengthen: bool = False) -> None:
-        """Check that the folder is free for this run, or with `resume` that it holds this run.
-
-        A folder whose run saved no checkpoint counts as free.
-
-        Args:
-            config: The configuration of this run.
-            resume: Go on with the run in the folder.
-            may_lengthen: Accept more steps than the run in the folder had.
-
-        Raises:
-            InputError: the folder holds a run and `resume` is off, the run has another configuration or no
-                config.yaml, or there is no run to resume.
-        """
-        saved = self.path / "config.yaml"
-        if saved.exists():
-            if self._has_work():
-                self._check_same(saved, config, resume=resume, may_lengthen=may_lengthen)
-        elif checkpoints(self.checkpoints):
-            raise InputError(f"{self.path} has checkpoints but no config.yaml; put it back or choose another --out")
-        elif resume:
-            raise InputError(f"nothing to resume in {self.path}: no config.yaml; leave out --resume to start one")
-
-    def _has_work(self) -> bool:
-        others = {path.name for path in self.path.iterdir()} - _BEFORE_THE_FIRST_SAVE
-        return bool(others or checkpoints(self.checkpoints))
-
-    def _check_same(self, saved: Path, config: RunConfig, *, resume: bool, may_lengthen: bool) -> None:
-        if not resume:
-            raise InputError(f"{self.path} already holds a run; add --resume to go on with it or choose another --out")
-        before = load_saved(saved)
-        if may_lengthen and config.train.steps < before.train.steps:
-            raise InputError(
-                f"{self.path} is a run of {before.train.steps} steps, got --train.steps {config.train.steps}; a run "
-                "can be lengthened, not shortened: give more steps, or start a new run with another --out"
-            )
-        if may_lengthen and config.train.steps > before.train.steps:
-            before = replace(before, train=replace(before.train, steps=config.train.steps))
-        changed = [line for line in difference(before, config) if not line.startswith(FREE_ON_RESUME)]
-        if changed:
-            raise InputError(
-                f"cannot resume {self.path} with another configuration ({'; '.join(changed)}); "
-                "undo these or start a new run with another --out"
-            )
-
-    def truncate_metrics(self, step: int) -> None:
-        """Remove lines of steps after `step` from metrics.jsonl, and a half-written last line of a killed run."""
-        path = self.path / "metrics.jsonl"
-        if path.exists():
-            kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
-            with atomic_write(path) as aside:
-                aside.write_text("".join(f"{line}\n" for line in kept))
-
-
-def _step_of(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return float("inf")
