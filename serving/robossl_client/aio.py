@@ -30,7 +30,7 @@ class AsyncLatest(FrameStream):
         await self._send(frames, captured_s, captured_at)
 
     async def take(self, *, wait_ms: float = 0.0) -> Reply | None:
-        """Return the newest reply that was not taken yet, or None; see Latest.take."""
+        """Return the newest reply that was not taken yet, or None if there is none; see Latest.take."""
         return await self._take(wait_ms)
 
     async def close(self) -> None:

@@ -62,7 +62,10 @@ def _by_words(details: str, tls: Tls) -> ServingError | None:
         )
     if "Hostname Verification Check failed" in details:
         wanted = tls.server_name or "the target's host"
-        return DeniedError(f"the server's certificate is not for {wanted}; pass a name in it as Tls(server_name=...)")
+        return DeniedError(
+            f"the server's certificate is not for {wanted}; connect by a name in it, or in Python pass one as "
+            "Tls(server_name=...)"
+        )
     if "WRONG_VERSION_NUMBER" in details:
         return DeniedError(
             "the server speaks no TLS; leave out --ca (in Python tls=), or start it with --tls-cert and --tls-key"

@@ -103,9 +103,11 @@ class FrameStream:
     async def _take(self, wait_ms: float) -> Reply | None:
         until_s = time.monotonic() + seconds("wait_ms", wait_ms)
         async with self._changed:
+            newest = self._num_sent
             while True:
                 left_s = max(0.0, until_s - time.monotonic())
-                await self._changed.wait_for(lambda: self._reply is not None or self._is_over(), left_s)
+                # An older reply may be here already. It is taken only if the reply to the newest frame does not come.
+                await self._changed.wait_for(lambda: self._is_settled(newest) or self._is_over(), left_s)
                 if self._reply is None:
                     self._raise_if_over()
                     return None
@@ -114,6 +116,13 @@ class FrameStream:
                 if age_s <= self._allowed_s:
                     return dataclasses.replace(reply, age_s=age_s)
                 self.num_late += 1
+
+    def _is_settled(self, number: int) -> bool:
+        """Return whether the reply that is here is to this frame, or the newest that can still be expected."""
+        if self._reply is None:
+            return False
+        is_next = self._next is not None and self._next[0] == number
+        return int(self._reply.frame_id) >= number or not (is_next or str(number) in self._captured_s)
 
     async def _close(self) -> None:
         async with self._changed:
@@ -186,6 +195,7 @@ class FrameStream:
                 (frame_number, frames, captured_s), self._next = self._next, None
                 if time.monotonic() - captured_s > self._allowed_s:
                     self.num_late += 1
+                    self._changed.notify_all()
                     continue
                 frame_id = str(frame_number)
                 self._captured_s[frame_id] = captured_s
@@ -194,6 +204,7 @@ class FrameStream:
             except DeadlineError:
                 async with self._changed:
                     self.num_late += self._captured_s.pop(frame_id, None) is not None
+                    self._changed.notify_all()
             except UnavailableError:
                 return None
             except ServingError as error:
@@ -228,6 +239,7 @@ class FrameStream:
             # The capture time is None if the stream has already given up this frame.
             elif captured_s is not None:
                 self._served(message, captured_s)
+            self._changed.notify_all()
 
     def _served(self, message: Any, captured_s: float) -> None:
         try:
@@ -246,7 +258,6 @@ class FrameStream:
             self.num_replaced += self._reply is not None
             self._newest_id = int(reply.frame_id)
             self._reply, self._reply_captured_s = reply, captured_s
-            self._changed.notify_all()
 
     def _not_served(self, failure: ServingError) -> None:
         """Count a frame that got an error instead of features; end the stream if later frames would fail too."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import logging
 import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from robossl.common.checks import check_range
 from robossl.common.cpus import num_cpus
-from robossl.errors import InputError
+from robossl.errors import InputError, RobosslError
 from robossl_serving.limits import Limits
 from robossl_serving.listen import is_local
 from robossl_serving.logs import json_log
@@ -19,6 +22,8 @@ from robossl_serving.model import SessionSettings
 from robossl_serving.provider import ProviderChoice, choose_provider
 from robossl_serving.security import Security
 from robossl_serving.server import DAY_S, EncoderServer, ServerSettings
+
+_log = logging.getLogger("robossl.serving")
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 
@@ -70,25 +75,39 @@ def serve(
         InputError: no model can be served, a number is out of range, or options exclude each other.
         ResourceError: a port is taken.
     """
-    security = Security(tls_cert, tls_key, client_ca, token, admin_token)
-    is_private = is_local(host)
-    if not is_private and tls_cert is None and (token or admin_token):
-        raise InputError(f"the token would cross the network of {host} unencrypted; pass --tls-cert and --tls-key too")
-    session = SessionSettings(provider=choose_provider(provider), threads=num_cpus() if threads is None else threads)
-    settings = ServerSettings(
-        host=host,
-        port=port,
-        metrics_port=metrics_port,
-        session=session,
-        limits=Limits(streams=streams),
-        security=security,
-        shared_memory=shared_memory,
-        poll_seconds=poll_seconds,
-    )
-    check_range(0, DAY_S, drain_seconds=drain_seconds)
-    _keep_freed_memory()
-    with json_log():
+    with json_log(), _logged_failure():
+        security = Security(tls_cert, tls_key, client_ca, token, admin_token)
+        is_private = is_local(host)
+        if not is_private and tls_cert is None and (token or admin_token):
+            raise InputError(
+                f"the token would cross the network of {host} unencrypted; pass --tls-cert and --tls-key too"
+            )
+        session = SessionSettings(
+            provider=choose_provider(provider), threads=num_cpus() if threads is None else threads
+        )
+        settings = ServerSettings(
+            host=host,
+            port=port,
+            metrics_port=metrics_port,
+            session=session,
+            limits=Limits(streams=streams),
+            security=security,
+            shared_memory=shared_memory,
+            poll_seconds=poll_seconds,
+        )
+        check_range(0, DAY_S, drain_seconds=drain_seconds)
+        _keep_freed_memory()
         _serve(models, settings, drain_seconds=drain_seconds)
+
+
+@contextlib.contextmanager
+def _logged_failure() -> Iterator[None]:
+    """Log the error that ends the command; the command prints it as a plain line too."""
+    try:
+        yield
+    except RobosslError as error:
+        _log.error("failed", extra={"reason": str(error)})
+        raise
 
 
 def _serve(models: Path, settings: ServerSettings, *, drain_seconds: float) -> None:

@@ -109,6 +109,12 @@ def not_loaded_error(name: str, failed: Sequence[int], entry: ModelEntry | None)
             what = f"versions {join_names(failed)} of {name} failed their checks and are not served"
     else:
         what = f"the config.pbtxt of {name} cannot be used"
+    if entry is not None and entry.current in failed:
+        now = f"the copy of version {entry.current} that was loaded earlier is served until the server restarts"
+        return RefusedError(
+            grpc.StatusCode.FAILED_PRECONDITION,
+            f"the files of version {entry.current} of {name} failed their checks; {now}. The server's log says why",
+        )
     now = "nothing of it is served" if entry is None else f"version {entry.current} is served"
     return RefusedError(grpc.StatusCode.FAILED_PRECONDITION, f"{what}; {now}. The server's log says why")
 

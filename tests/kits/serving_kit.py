@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -189,6 +190,17 @@ def eventually(check: Callable[[], Any], *, within_s: float = 60.0) -> None:
     while not check():
         assert time.monotonic() < until_s, f"not within {within_s:g} s"
         time.sleep(0.005)
+
+
+def freeze(process: subprocess.Popen[str]) -> None:
+    """Stop a process by SIGSTOP and wait until all its threads stand still."""
+    process.send_signal(signal.SIGSTOP)
+    threads = Path(f"/proc/{process.pid}/task")
+    eventually(lambda: all(_state(thread) == "T" for thread in threads.iterdir()))
+
+
+def _state(thread: Path) -> str:
+    return (thread / "stat").read_text().rpartition(")")[2].split()[0]
 
 
 class Holder:

@@ -241,6 +241,30 @@ def test_a_stream_drops_what_is_not_the_newest(server: EncoderServer, tiny_model
         assert stream.num_dropped == 22 - len(replies), "a first reply that the last overtook counts too"
 
 
+def test_a_late_reply_does_not_stand_before_the_next_one(server: EncoderServer, tiny_models: Path) -> None:
+    with connect(server, robot="arm") as client, client.latest() as stream:
+        with Holder(server) as holder:
+            stream.send(FRAMES[:1])
+            assert holder.entered.wait(60)
+            assert stream.take(wait_ms=1) is None
+        while stream._newest_id < 1:
+            time.sleep(0.001)
+        stream.send(FRAMES[1:2])
+        reply = stream.take(wait_ms=30_000)
+        assert reply is not None and reply.frame_id == "2"
+        assert stream.num_replaced == 1
+        with Holder(server) as holder:
+            stream.send(FRAMES[2:])
+            assert holder.entered.wait(60)
+        while stream._newest_id < 3:
+            time.sleep(0.001)
+        with Holder(server) as holder:
+            stream.send(FRAMES[:1])
+            assert holder.entered.wait(60)
+            late = stream.take(wait_ms=1)  # the time is up, and the older reply is better than none
+            assert late is not None and late.frame_id == "3"
+
+
 def answered(stream: Latest) -> bool:
     """Whether one of the frames sent within a minute is; a frame sent while a stream is made anew may be lost."""
     until_s = time.monotonic() + 60

@@ -15,7 +15,7 @@ from robossl_client.client import EncoderClient
 from robossl_client.errors import RequestError, ServerFailedError
 from robossl_client.stream import MAX_REFUSED
 from robossl_serving.server import EncoderServer, ServerSettings
-from serving_kit import FRAMES, Holder, eventually, server_process, serving
+from serving_kit import FRAMES, Holder, eventually, freeze, server_process, serving
 
 DAMAGED = simplejpeg.encode_jpeg(FRAMES[0])[:20] + b"\xff" * 100
 
@@ -108,7 +108,7 @@ def test_no_reply_of_a_stopped_server_is_older_than_the_deadline(tiny_models: Pa
                     ages_s.append(reply.age_s)
 
         drive(lambda: len(ages_s) >= 5)
-        process.send_signal(signal.SIGSTOP)
+        freeze(process)
         stopped_s = time.monotonic()
         drive(lambda: time.monotonic() > stopped_s + 1.0)
         process.send_signal(signal.SIGCONT)
@@ -228,7 +228,7 @@ def test_frames_on_their_way_are_lost_with_the_connection(tiny_models: Path) -> 
     ):
         stream.send(FRAMES[:1])
         assert stream.take(wait_ms=30_000) is not None
-        process.send_signal(signal.SIGSTOP)
+        freeze(process)
         stream.send(FRAMES[:1])
         eventually(lambda: stream._captured_s)
         process.kill()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from robossl_client.client import EncoderClient
 from robossl_client.errors import DeadlineError, UnavailableError
-from serving_kit import FRAMES, server_process
+from serving_kit import FRAMES, freeze, server_process
 
 
 def test_a_frozen_server_holds_nobody_up(tiny_models: Path) -> None:
@@ -20,7 +20,7 @@ def test_a_frozen_server_holds_nobody_up(tiny_models: Path) -> None:
     ):
         stream.send(FRAMES[:1])
         assert stream.take(wait_ms=30_000) is not None
-        process.send_signal(signal.SIGSTOP)
+        freeze(process)
         began_s = time.monotonic()
         with pytest.raises((DeadlineError, UnavailableError)):
             client.encode(FRAMES[:1], deadline_ms=300)

@@ -18,6 +18,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from places import kits_environment
 from robossl_client._proto import inference_pb2 as pb
 from robossl_client.client import EncoderClient
 from robossl_serving.listen import is_local, listen, resolve
@@ -196,6 +197,15 @@ def test_a_server_drains_whatever_its_output_is(tmp_path: Path, output: str) -> 
         assert process.wait(timeout=60) == 0
         assert process.stderr is not None
         assert [json.loads(line)["level"] for line in process.stderr.read().splitlines()] == ["info"] * 5
+
+
+def test_the_error_that_ends_the_server_is_a_line_of_the_log_too(tiny_models: Path) -> None:
+    command = [sys.executable, "-m", "robossl", "serve", str(tiny_models / "nosuch")]
+    done = subprocess.run(command, env=kits_environment(), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    *logged, plain = done.stderr.splitlines()
+    (event,) = [json.loads(line) for line in logged]
+    assert (event["event"], f"robossl: {event['reason']}") == ("failed", plain)
 
 
 def test_the_log_says_what_the_server_is_doing(tmp_path: Path) -> None:

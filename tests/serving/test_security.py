@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import itertools
+import json
 import os
 import re
 import socket
@@ -106,7 +107,7 @@ def test_tls(tiny_models: Path, certs: Path) -> None:
             )
         _denied(server, r"speaks TLS only; pass the authority of .* \(--ca FILE, in Python tls=Tls\(ca=", tls=None)
         named = dataclasses.replace(_tls(certs), server_name="elsewhere")
-        _denied(server, "the server's certificate is not for elsewhere; pass a name in it", tls=named)
+        _denied(server, "the server's certificate is not for elsewhere; connect by a name in it", tls=named)
 
 
 def test_a_server_without_tls_is_told_apart(tiny_models: Path, certs: Path) -> None:
@@ -181,8 +182,9 @@ def test_a_certificate_or_key_that_cannot_be_used_is_named(
     _openssl("ec", "-in", certs / "server.key", "-aes256", "-passout", "pass:secret", "-out", certs / "locked.key")
     files = ("--tls-cert", str(certs / cert), "--tls-key", str(certs / key))
     assert main(["serve", str(tiny_models), "--port", "0", *files]) == 2
-    said = capfd.readouterr().err
-    assert re.match(f"robossl: {words}", said) and said.count("\n") == 1 and "--port" not in said
+    event, said = capfd.readouterr().err.splitlines()
+    assert re.match(f"robossl: {words}", said) and "--port" not in said
+    assert f"robossl: {json.loads(event)['reason']}" == said
 
 
 def test_an_authority_that_cannot_be_used_is_named(
