@@ -37,7 +37,7 @@ def store_of(source: str, folder: Path) -> Store:
         ("ListListing", r"listing\(\) returned a list; return a Listing"),
         ("DictUnits", r"listing\(\) listed a dict; list units"),
         ("NumberLabel", r"gave the unit 'a' the label kind 3 \(int\); it must be text"),
-        ("OnlyRoot", r"must have __init__\(self, root, labels=None, options=None\)"),
+        ("OnlyRoot", r"must have __init__\(self, root, labels=None, options=None\)$"),
         ("BoundAccepts", r"must have a static method accepts\(root\)"),
         ("NoFrames", r"NoFrames.frames\(\) returned None for a; yield frames"),
         ("Arrays", r"Arrays.frames\(\) gave an ndarray for a; yield Frame\(pixels, time_seconds\)"),
@@ -106,7 +106,7 @@ def test_a_faulty_method_is_refused(fault: str, message: str, clip_store_path: P
     assert not (tmp_path / "run" / "encoder").exists()
 
 
-@pytest.mark.parametrize("fault", ["", "frozen"])
+@pytest.mark.parametrize("fault", ["", "frozen", "list of views"])
 def test_a_sound_method_and_one_that_freezes_its_encoder_train(
     fault: str, clip_store_path: Path, tmp_path: Path
 ) -> None:
@@ -142,7 +142,7 @@ def evaluated(protocol: str, encoder: str, store: Path, cache: Path | None = Non
 @pytest.mark.parametrize(
     ("protocol", "message"),
     [
-        ("without_seed", r"must take \(train, labels, groups, test, \*, seed\)"),
+        ("without_seed", r"must take \(train, labels, groups, test, \*, seed\)$"),
         ("only_scores", r"^faulty_plugins.only_scores\(\) returned an ndarray; return Predictions\(scores, details\)$"),
         ("flat", r"flat\(\) returned scores \(\d+,\) float64; they must be floats \(\d+, \d\), a row "),
         ("whole_numbers", r"returned scores \(\d+, \d\) int64; they must be floats"),
@@ -162,8 +162,9 @@ def test_a_faulty_protocol_is_refused(
         assert "\n" not in str(refused.value)
 
 
-def test_a_sound_protocol_is_used(encoder: str, clip_store_path: Path) -> None:
-    evaluated("uniform", encoder, clip_store_path)
+@pytest.mark.parametrize("protocol", ["uniform", "without_details"])
+def test_a_sound_protocol_is_used(protocol: str, encoder: str, clip_store_path: Path, tmp_path: Path) -> None:
+    evaluated(protocol, encoder, clip_store_path, cache=tmp_path)
 
 
 def prepared(factor: str, store: Path, cache: Path) -> None:
@@ -175,7 +176,7 @@ def prepared(factor: str, store: Path, cache: Path) -> None:
 @pytest.mark.parametrize(
     ("factor", "message"),
     [
-        ("FAMILY", r"'faulty_plugins:FAMILY' has family 'light'; choose from photometric, geometric, scene, temporal"),
+        ("FAMILY", r"'faulty_plugins:FAMILY' has family 'light'; choose from photometric, geometric, scene, temporal$"),
         ("BASE", r"has base 'round'; choose from plain, disc"),
         ("FLAT", r"has sides \(0.1, 0.2, 0.3, 0.4, 0.5\); they must be one or two rows of strengths"),
         ("THREE_SIDES", r"they must be one or two rows of strengths"),

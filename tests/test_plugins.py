@@ -169,7 +169,7 @@ def test_an_installed_module_goes_before_one_of_the_working_folder(tmp_path: Pat
         ),
         (
             "number",
-            "the method 'number' of the package broken must be a frozen dataclass with build(encoder); math:pi is",
+            "of the package broken must be a frozen dataclass with build(encoder); math:pi is a float\n",
         ),
         ("tar", "TarSource'>\nrobossl: the format 'tar' of broken is not used, for robossl has its own; name it a:A"),
         ("rases", "unknown method 'rases'; did you mean 'raises'? choose from atc, "),
@@ -181,7 +181,9 @@ def test_an_installed_module_goes_before_one_of_the_working_folder(tmp_path: Pat
         ("own.py:A", "the method 'own.py:A' cannot be imported (ModuleNotFoundError: No module named 'own.py'"),
         ("own/own:A", "the method 'own/own:A' cannot be imported (ValueError: invalid format: 'own/own:A')"),
         ("own:Absent", "(AttributeError: module 'own' has no attribute 'Absent')"),
-        ("own:Thawed", "must be frozen: @dataclass(frozen=True, slots=True)"),
+        ("own:Thawed", "must be frozen: @dataclass(frozen=True, slots=True)\n"),
+        ("own:Plain", "must be a frozen dataclass with build(encoder); own:Plain is a class\n"),
+        ("own:nothing", "must be a frozen dataclass with build(encoder); own:nothing is None\n"),
         ("own:Named", "has a field `name`, which in a configuration is the name of the method; rename the field"),
         ("own:Listed", "has a field `widths` of type list[int]; a configuration holds bool, int, float, str, Path, "),
         ("own:Hidden", "has an annotation that cannot be resolved (name 'Path' is not defined); import it outside"),
@@ -200,6 +202,7 @@ def test_each_plugin_that_cannot_be_used_is_one_line(name: str, message: str, tm
     (tmp_path / "own.py").write_text(
         "from __future__ import annotations\nfrom dataclasses import dataclass\n\n\nclass Base:\n"
         "    def build(self, encoder): ...\n\n\n"
+        "class Plain: ...\n\n\nnothing = None\n\n\n"
         f"@dataclass\nclass Thawed(Base):\n    a: int = 1\n\n\n{head} Named(Base):\n    name: str = 'a'\n\n\n"
         f"{head} Listed(Base):\n    widths: list[int] = ()\n\n\n{head} Hidden(Base):\n    path: Path = ''\n"
     )

@@ -182,8 +182,10 @@ class Registry(Mapping[str, str]):
             raise InputError(f"{about} cannot be imported ({describe_error(error)}); {next_step}") from error
         wrong = self._check(found)
         if wrong:
-            what = found if isinstance(found, type) else type(found)
-            raise InputError(f"{about} {wrong}; {self[name]} is {'' if what is found else 'of '}{what}")
+            got = "a class" if isinstance(found, type) else type_name(found)
+            # Say what was got only if it is of the wrong type: a faulty class is still a class.
+            is_type_wrong = wrong.startswith("must be a ") and not wrong.startswith(f"must be {got} ")
+            raise InputError(f"{about} {wrong}" + (f"; {self[name]} is {got}" if is_type_wrong else ""))
         return found
 
 

@@ -122,6 +122,7 @@ def _add_units(
             report.advance(job.num_frames, num_frames)
             if strict:
                 _refuse([(job.source, problems)])
+        report.other_problems()
         manifest = _commit(out, manifest, listed, report)
         report.result(manifest)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from robossl.data.worker import ShardJob
 from robossl.errors import ResourceError
 
 MAX_PROBLEMS = 20  # maximum number of skipped or corrected files to print
+MAX_ALIKE = 3  # maximum number of them to print that have the same reason
 FRAMES_PER_S = 240  # frames that one worker stores per second, measured on 320x180 video
 BYTES_PER_PIXEL = 0.3  # size of a JPEG of quality 90; 0.29 was measured on robot video
 
@@ -34,12 +36,15 @@ class IngestReport:
     def __init__(self, progress: Progress, out: Path) -> None:
         self.say = progress.say
         self._progress, self._out = progress, out
-        self._num_problems = self._done_frames = 0
+        self._listed: set[str] = set()  # names of the sources of this ingest
+        self._printed, self._kept_back = Counter[str](), Counter[str]()  # numbers of problems, by reason
+        self._done_frames = 0
 
     def plan(self, listed: Sequence[ListedSource], jobs: Sequence[ShardJob], workers: int) -> None:
         """Print what each source holds, what is skipped, and the estimated time and disk space."""
         for one in listed:
             name, units = one.entry.name, format_count(len(one.listing.units), "episode")
+            self._listed.add(name)
             num_new = sum(len(job.units) for job in jobs if job.source == name)
             self.say(f"{name} ({one.entry.format}): {units}, {num_new} new; licence: {one.entry.licence}")
             for line in one.listing.remarks:
@@ -57,13 +62,21 @@ class IngestReport:
             )
 
     def problems(self, source: str, problems: Sequence[Problem], verb: str = "skipped") -> None:
-        """Print skipped or corrected files, up to MAX_PROBLEMS in all. The manifest lists all of them."""
+        """Print skipped or corrected files: up to MAX_PROBLEMS in all, and up to MAX_ALIKE with the same reason."""
         for problem in problems:
-            self._num_problems += 1
-            if self._num_problems <= MAX_PROBLEMS:
+            if self._printed.total() < MAX_PROBLEMS and self._printed[problem.reason] < MAX_ALIKE:
                 self.say(f"{verb} {source}/{problem.path}: {problem.reason}")
-            elif self._num_problems == MAX_PROBLEMS + 1:
-                self.say("the other problems are listed in manifest.json")
+                self._printed[problem.reason] += 1
+            else:
+                self._kept_back[problem.reason] += 1
+
+    def other_problems(self) -> None:
+        """Print how many skipped or corrected files were not printed."""
+        for reason in self._printed & self._kept_back:
+            self.say(f"... and {self._kept_back[reason]} more with the same reason: {reason}")
+        num_others = sum(count for reason, count in self._kept_back.items() if not self._printed[reason])
+        if num_others:
+            self.say(f"... and {num_others} more with other reasons")
 
     def advance(self, num_frames: int, total: int) -> None:
         """Add the frames of a finished job, and show the progress towards `total` frames."""
@@ -74,8 +87,12 @@ class IngestReport:
 
     def result(self, manifest: Manifest) -> None:
         """Print what the store holds now, and the commands to run next."""
+        if self._kept_back:
+            self.say("all skipped and corrected files are listed in manifest.json")
+        is_added = not {source.name for source in manifest.sources} <= self._listed
         self.say(
-            f"done in {self._progress.seconds:.0f} s: {format_count(manifest.num_episodes, 'episode')}, "
+            f"done in {self._progress.seconds:.0f} s: {'the store now has ' if is_added else ''}"
+            f"{format_count(manifest.num_episodes, 'episode')}, "
             f"{format_count(manifest.num_frames, 'frame')}, {manifest.num_bytes / 2**20:.0f} MiB; dropped "
             f"{format_count(manifest.duplicate_frames, 'repeated frame')} and "
             f"{format_count(manifest.duplicate_episodes, 'repeated episode')}; "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import wraps
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -23,7 +24,7 @@ class Predictions(NamedTuple):
     # Score of each class for each frame. Each row sums to 1, so that all frames of an episode have equal weight.
     scores: Float[ndarray, "m c"]
     # Settings of the protocol, and values that it chose (such as a penalty), for the JSON file.
-    details: Mapping[str, float | int | bool | str]
+    details: Mapping[str, float | int | bool | str] = MappingProxyType({})
 
 
 class EvaluationProtocol(Protocol):

@@ -88,9 +88,10 @@ class Method(nn.Module):
 
         Args:
             rows: tensors by name, with one row for each sample, or one row for the micro-batch, such as its mean. The
-                rows of a step's micro-batches are joined along the first axis.
+                rows of a step's micro-batches are joined along the first axis. Rows in half precision, as a forward
+                pass under mixed precision gives them, become float32.
         """
-        detached = {name: value.detach() for name, value in rows.items()}
+        detached = {name: _widen(value.detach()) for name, value in rows.items()}
         if self._waiting is None:
             self.update_memory(detached)
         else:
@@ -102,7 +103,7 @@ class Method(nn.Module):
         `Queue`, `Center` and `MovingAverageBank` collect the rows of the other ranks themselves.
 
         Args:
-            rows: the rows that were passed to `remember`, without gradients.
+            rows: the rows that were passed to `remember`, without gradients; none is in half precision.
         """
         raise NotImplementedError
 
@@ -130,6 +131,11 @@ class Method(nn.Module):
 
     def after_step(self, progress: float) -> None:
         """Update the weights of teachers after an optimizer step; `progress` is the share of the run that is done."""
+
+
+def _widen(rows: Tensor) -> Tensor:
+    """Return rows in float32 if they are in half precision; return other rows as they are."""
+    return rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
 
 
 @runtime_checkable

@@ -148,6 +148,29 @@ def test_a_second_run_adds_only_what_is_new(clips, tmp_path, capsys):
     assert content(grown) == content(open_store(tmp_path / "straight"))
 
 
+def test_equal_reasons_are_printed_three_times_and_then_counted(tmp_path, capsys):
+    root = tmp_path / "clips"
+    root.mkdir()
+    for number in range(8):
+        (root / f"{number}.mp4").write_bytes(b"x" * 99)
+    with pytest.raises(InputError, match="nothing could be read"):
+        ingest([root], out=tmp_path / "out", workers=1)
+    said = capsys.readouterr().out
+    assert said.count("skipped clips/") == 3 and "... and 5 more with the same reason: cannot be opened" in said
+    assert "manifest.json" not in said  # none is written
+
+    shutil.copy(next(CLIPS.glob("videos/*/*.mp4")), root / "good.mp4")
+    ingest([root], out=tmp_path / "out", short_side=48, workers=1)
+    assert "all skipped and corrected files are listed in manifest.json" in capsys.readouterr().out
+
+
+def test_the_last_line_says_whether_older_sources_are_counted(clips, tmp_path, capsys):
+    one = next(CLIPS.glob("videos/*/*.mp4"))
+    for source, expected in ((clips, "s: 9 episodes, "), (clips, "s: 9 episodes, "), (one, "s: the store now has 10 ")):
+        ingest([source], out=tmp_path / "out", short_side=48, workers=1)
+        assert expected in next(line for line in capsys.readouterr().out.splitlines() if "done in" in line)
+
+
 def test_new_labels_cost_no_decoding(clips, tmp_path):
     first = ingest([clips], out=tmp_path / "out", short_side=48, workers=1).manifest
     with open(clips / "episodes.csv", newline="") as file:

@@ -100,6 +100,21 @@ def test_what_is_remembered_must_be_written():
         Forgetful().remember({"rows": torch.zeros(2, 3)})
 
 
+def test_a_memory_gets_no_rows_in_half_precision():
+    class Keeping(Method):
+        """Keeps the types of the rows that it gets."""
+
+        def update_memory(self, rows):
+            self.dtypes = [value.dtype for value in rows.values()]
+
+    rows = {str(dtype): torch.zeros(2, dtype=dtype) for dtype in (torch.bfloat16, torch.float16, torch.float64)}
+    method = Keeping()
+    for step in (contextlib.nullcontext, method.one_step):
+        with step():
+            method.remember({**rows, "index": torch.arange(2)})
+        assert method.dtypes == [torch.float32, torch.float32, torch.float64, torch.int64]
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_one_and_four_micro_batches_are_one_step(case):
     shares = bool(held(CASES[case]).shared_in_batch)

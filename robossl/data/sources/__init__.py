@@ -63,4 +63,6 @@ def detect_format(root: Path) -> str:
             ) from error
         if accepted:
             return name
-    raise InputError(f"{root} holds none of the formats {', '.join(SOURCES)} (empty folder?)")
+    is_empty = root.is_dir() and not any(root.iterdir())
+    hint = " (empty folder?)" if is_empty else "; name a source of your own with --format MODULE:ATTRIBUTE"
+    raise InputError(f"{root} holds none of the formats {', '.join(SOURCES)}{hint}")
