@@ -105,7 +105,8 @@ def measure(method: Method, config: RunConfig, settings: list[Setting], *, chann
     best is dropped after its first two steps. Weights, batch statistics and random generators stay as they are.
     """
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    encoder: nn.Module = copy.deepcopy(method.encoder).to(memory_format=memory_format).train()
+    # The method's encoder may be a teacher, which gets no gradients.
+    encoder: nn.Module = copy.deepcopy(method.encoder).to(memory_format=memory_format).train().requires_grad_()
     num_frames = min(MEASURED_FRAMES, config.train.batch_size // config.train.accumulate)
     size = max(method.encoder_sizes())
     frames = torch.rand(num_frames, 3, size, size, generator=torch.Generator().manual_seed(0))

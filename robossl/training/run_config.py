@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -67,9 +67,9 @@ class TrainConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     # auto: the faster of the two on this machine, measured when the run starts. bf16 means autocast; logits and losses
     # stay fp32.
-    precision: Precision | Literal["auto"] = field(default="auto", metadata={"before": "fp32"})
+    precision: Precision | Literal["auto"] = "auto"
     # CPU threads of each rank. None: the fastest number, measured when the run starts. 0: torch's default.
-    threads: int | None = field(default=None, metadata={"before": 0})
+    threads: int | None = None
     channels_last: bool | None = None  # whether to use torch's channels_last format; None: only if convolutional
     compile: bool = False
     sync_batch_norm: bool = True
@@ -166,4 +166,8 @@ def load_saved(path: Path) -> RunConfig:
     Raises:
         InputError: the file cannot be read.
     """
-    return load(path, RunConfig, is_saved=True)
+    config = load(path, RunConfig, is_saved=True)
+    if config.train.precision != "auto":
+        return config
+    # A run that measured its precision and threads has saved them. Earlier versions used fp32 and torch's default.
+    return replace(config, train=replace(config.train, precision="fp32", threads=0))

@@ -13,15 +13,15 @@ import torch
 from places import kits_environment
 from runs_kit import assert_same_run, config_for
 
-from robossl.common.config import load, to_yaml
+from robossl.common.config import to_yaml
 from robossl.errors import InputError
 from robossl.training.pace import Setting, candidates, choose
 from robossl.training.pretrain import pretrain
-from robossl.training.run_config import RunConfig, TrainConfig
+from robossl.training.run_config import TrainConfig, load_saved
 
 
 def saved(run: Path) -> TrainConfig:
-    return load(run / "config.yaml", RunConfig, is_saved=True).train
+    return load_saved(run / "config.yaml").train
 
 
 def test_a_run_that_measures_equals_one_that_is_told_to_the_last_bit(clip_store_path: Path, tmp_path: Path) -> None:
