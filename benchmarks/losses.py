@@ -29,6 +29,7 @@ OVERRIDES = {
     "train.log_every": 1,
     "train.health_every": 4,
     "train.device": "cpu",
+    "train.precision": "fp32",
     "optim.warmup_steps": 2,
     "knn.label": "scene",
 }

@@ -29,8 +29,10 @@ from robossl.training.logging import check_sinks
 from robossl.training.method_checks import check_method, read_views
 from robossl.training.online_knn import OnlineKnn
 from robossl.training.optim import build_optimizer
-from robossl.training.run_config import RunConfig
+from robossl.training.pace import as_saved, settle
+from robossl.training.run_config import RunConfig, load_saved
 from robossl.training.run_folder import RunFolder
+from robossl.training.run_paths import FILE
 from robossl.training.trainer import Trainer
 from robossl.views import ViewSpec
 
@@ -57,13 +59,19 @@ def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -
     knn = OnlineKnn(stores[0], config.knn, device=ranks.device) if config.knn else None
     check_memories(method, config, loader)
     folder = RunFolder(out)
+    if resume and (out / FILE).exists():
+        config = as_saved(config, load_saved(out / FILE))
     if ranks.is_main:
         check_sinks(config.train.sinks)
         folder.check(config, resume=resume, may_lengthen=True)
         remarks += describe_lengthening(config, folder)
+    channels_last = uses_channels_last(config, method)
+    config, chosen = settle(config, method, ranks, channels_last=channels_last)
+    if config.train.threads:
+        torch.set_num_threads(config.train.threads)
 
     method = place_batch_norm(method, config, ranks)
-    memory_format = torch.channels_last if uses_channels_last(config, method) else torch.contiguous_format
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
     method = method.to(ranks.device).to(memory_format=memory_format).train()
     mean, std = config.encoder.mean, config.encoder.std
     optimizer = build_optimizer(config.optim, method, batch_size=config.train.batch_size)
@@ -79,7 +87,7 @@ def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -
         augment=Augment(specs, mean=mean, std=std, seed=config.seed, device=ranks.device, memory_format=memory_format),
         collapse=CollapseMonitor(),
         knn=knn,
-        remarks=remarks,
+        remarks=remarks + chosen,
     )
 
 

@@ -82,10 +82,11 @@ def _default_name(config: RunConfig) -> str:
 
 @contextlib.contextmanager
 def kept_settings() -> Iterator[None]:
-    """Restore torch's settings and the state of its random generator after a `with` block."""
+    """Restore torch's settings, threads and the state of its random generator after a `with` block."""
     deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     filling: Any = torch.utils.deterministic
     fill, benchmark = filling.fill_uninitialized_memory, torch.backends.cudnn.benchmark
+    threads = torch.get_num_threads()
     try:
         with torch.random.fork_rng(devices=[]):
             yield
@@ -93,6 +94,7 @@ def kept_settings() -> Iterator[None]:
         torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
         filling.fill_uninitialized_memory = fill
         torch.backends.cudnn.benchmark = benchmark
+        torch.set_num_threads(threads)
 
 
 @contextlib.contextmanager
@@ -198,7 +200,8 @@ def plan(trainer: Trainer, start: int) -> str:
         f"pretrain {as_plain(config)['method']['name']} on {config.encoder.backbone} ({weights / 1e6:.1f} M weights): "
         f"{frames} frames of {of}{but}, {how}; steps {start} to {steps} of batch {config.train.batch_size}{parts} "
         f"({epochs:.1f} epochs over {config.data.epoch_over}) "
-        f"on {trainer.ranks.world_size} x {trainer.ranks.device.type}; into {trainer.folder.path}"
+        f"on {trainer.ranks.world_size} x {trainer.ranks.device.type} in {config.train.precision}; "
+        f"into {trainer.folder.path}"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +17,8 @@ from robossl.methods.base import MethodConfig
 from robossl.training.optim import OptimConfig
 from robossl.training.recipes import find_config
 from robossl.training.run_paths import FILE, is_run
+
+Precision = Literal["fp32", "bf16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,11 @@ class TrainConfig:
     batch_size: int = 256  # samples per step, over all ranks and micro-batches
     accumulate: int = 1  # number of micro-batches per step; each has its own batch statistics and negatives
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: use autocast, but keep logits and losses in fp32
+    # auto: the faster of the two on this machine, measured when the run starts. bf16 means autocast; logits and losses
+    # stay fp32.
+    precision: Precision | Literal["auto"] = "auto"
+    # CPU threads of each rank. None: the fastest number, measured when the run starts. 0: torch's default.
+    threads: int | None = None
     channels_last: bool | None = None  # whether to use torch's channels_last format; None: only if convolutional
     compile: bool = False
     sync_batch_norm: bool = True
@@ -84,6 +90,7 @@ class TrainConfig:
             log_every=self.log_every,
             health_every=self.health_every,
         )
+        check_range(0, threads=self.threads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,4 +166,8 @@ def load_saved(path: Path) -> RunConfig:
     Raises:
         InputError: the file cannot be read.
     """
-    return load(path, RunConfig, is_saved=True)
+    config = load(path, RunConfig, is_saved=True)
+    if config.train.precision != "auto":
+        return config
+    # A run that measured its precision and threads has saved them. Earlier versions used fp32 and torch's default.
+    return replace(config, train=replace(config.train, precision="fp32", threads=0))

@@ -19,6 +19,7 @@ def config_for(method: str, store: Path, **train: object) -> RunConfig:
         "keep_checkpoints": 9,
         "log_every": 1,
         "sinks": [],
+        "precision": "fp32",
     }
     return from_mapping(
         {
