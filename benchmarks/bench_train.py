@@ -41,7 +41,7 @@ def config_for(store: Path, backbone: str, size: int, *, workers: bool) -> RunCo
             "method": {"name": "simsiam", "view": {"size": size}},
             "encoder": {"backbone": backbone, "input_hw": [size, size]},
             "data": {"store": str(store), "resident_gib": 0.0 if workers else 8.0, "num_workers": 2},
-            "train": {"steps": 1_000_000, "batch_size": BATCH, "sinks": []},
+            "train": {"steps": 1_000_000, "batch_size": BATCH, "sinks": [], "precision": "fp32"},
         },
         RunConfig,
     )

@@ -35,7 +35,9 @@ def train(config: RunConfig, folder: Path, *, threads: int) -> None:
     run = folder / "run"
     resume = ["--resume"] if (run / "config.yaml").exists() else []
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    line = [sys.executable, "-m", "robossl", "pretrain", str(folder / "cell.yaml"), "--out", str(run), *resume]
+    # All rows of a table must be computed alike, so no run may choose its precision by a measurement.
+    fixed = ["--train.precision", "fp32"] if config.train.precision == "auto" else []
+    line = [sys.executable, "-m", "robossl", "pretrain", str(folder / "cell.yaml"), "--out", str(run), *resume, *fixed]
     done = subprocess.run(line, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"run {folder} failed: {done.stderr.strip().splitlines()[-1]}")
