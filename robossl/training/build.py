@@ -29,8 +29,8 @@ from robossl.training.logging import check_sinks
 from robossl.training.method_checks import check_method, read_views
 from robossl.training.online_knn import OnlineKnn
 from robossl.training.optim import build_optimizer
-from robossl.training.pace import as_saved, settle
-from robossl.training.run_config import RunConfig, load_saved
+from robossl.training.pace import settle
+from robossl.training.run_config import RunConfig, as_saved, load_saved
 from robossl.training.run_folder import RunFolder
 from robossl.training.run_paths import FILE
 from robossl.training.trainer import Trainer

@@ -36,14 +36,6 @@ class Setting(NamedTuple):
         return f"{self.precision} on {self.threads} thread{'s' * (self.threads > 1)}"
 
 
-def as_saved(config: RunConfig, saved: RunConfig) -> RunConfig:
-    """Return the configuration with the precision and threads of the run to resume, where it leaves them open."""
-    train = config.train
-    precision = saved.train.precision if train.precision == "auto" else train.precision
-    threads = saved.train.threads if train.threads is None else train.threads
-    return replace(config, train=replace(train, precision=precision, threads=threads))
-
-
 def settle(
     config: RunConfig, method: Method, ranks: Ranks, *, channels_last: bool
 ) -> tuple[RunConfig, tuple[str, ...]]:

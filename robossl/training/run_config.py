@@ -167,7 +167,16 @@ def load_saved(path: Path) -> RunConfig:
         InputError: the file cannot be read.
     """
     config = load(path, RunConfig, is_saved=True)
-    if config.train.precision != "auto":
-        return config
-    # A run that measured its precision and threads has saved them. Earlier versions used fp32 and torch's default.
-    return replace(config, train=replace(config.train, precision="fp32", threads=0))
+    # A run saves the precision and threads that it uses. If it did not, it is from a version that used fp32 and torch's
+    # default number of threads.
+    precision = "fp32" if config.train.precision == "auto" else config.train.precision
+    threads = 0 if config.train.threads is None else config.train.threads
+    return replace(config, train=replace(config.train, precision=precision, threads=threads))
+
+
+def as_saved(config: RunConfig, saved: RunConfig) -> RunConfig:
+    """Return the configuration with the precision and threads of the run to resume, where it leaves them open."""
+    train = config.train
+    precision = saved.train.precision if train.precision == "auto" else train.precision
+    threads = saved.train.threads if train.threads is None else train.threads
+    return replace(config, train=replace(train, precision=precision, threads=threads))

@@ -10,7 +10,7 @@ from robossl.common.atomic_io import atomic_write
 from robossl.common.config import difference, to_yaml
 from robossl.errors import InputError
 from robossl.training.checkpoint import checkpoints
-from robossl.training.run_config import RunConfig, load_saved
+from robossl.training.run_config import RunConfig, as_saved, load_saved
 
 # What a run writes before its first checkpoint. A folder that holds nothing else, and no checkpoint, may be reused.
 _BEFORE_THE_FIRST_SAVE = {".lock", "config.yaml", "log.txt", "metrics.jsonl", "tensorboard", "checkpoints"}
@@ -45,6 +45,9 @@ class RunFolder:
             InputError: for the reasons that `check` gives.
         """
         self.check(config, resume=resume, may_lengthen=may_lengthen)
+        saved = self.path / "config.yaml"
+        if resume and saved.exists():
+            config = as_saved(config, load_saved(saved))
         self.path.mkdir(parents=True, exist_ok=True)
         with atomic_write(self.path / "config.yaml") as aside:
             aside.write_text(to_yaml(config))
@@ -80,6 +83,7 @@ class RunFolder:
         if not resume:
             raise InputError(f"{self.path} already holds a run; add --resume to go on with it or choose another --out")
         before = load_saved(saved)
+        config = as_saved(config, before)
         if may_lengthen and config.train.steps < before.train.steps:
             raise InputError(
                 f"{self.path} is a run of {before.train.steps} steps, got --train.steps {config.train.steps}; a run "

@@ -18,6 +18,7 @@ from robossl.errors import InputError
 from robossl.training.pace import Setting, candidates, choose
 from robossl.training.pretrain import pretrain
 from robossl.training.run_config import TrainConfig, load_saved
+from robossl.training.run_folder import RunFolder
 
 
 def saved(run: Path) -> TrainConfig:
@@ -51,12 +52,22 @@ def test_a_resumed_run_keeps_its_precision(clip_store_path: Path, tmp_path: Path
         pretrain(config_for("simsiam", clip_store_path, precision=other), out=tmp_path / "run", resume=True)
 
 
-def test_a_run_from_before_the_measurement_goes_on_in_fp32(clip_store_path: Path, tmp_path: Path) -> None:
-    text = to_yaml(config_for("simsiam", clip_store_path, precision="fp32", threads=0))
-    old = text.replace("  precision: fp32\n", "").replace("  threads: 0\n", "")
-    assert old != text
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_run_from_before_the_measurement_keeps_its_precision_and_threads(
+    clip_store_path: Path, tmp_path: Path, precision: str
+) -> None:
+    config = config_for("simsiam", clip_store_path, precision=precision, threads=0)
+    old = to_yaml(config).replace("  threads: 0\n", "")
+    assert "threads" not in old
     (tmp_path / "config.yaml").write_text(old)
-    assert (saved(tmp_path).precision, saved(tmp_path).threads) == ("fp32", 0)
+    assert (saved(tmp_path).precision, saved(tmp_path).threads) == (precision, 0)
+
+
+def test_a_loop_claims_the_folder_of_a_run_that_chose(clip_store_path: Path, tmp_path: Path) -> None:
+    chosen = config_for("simsiam", clip_store_path, precision="bf16", threads=1)
+    pretrain(chosen, out=tmp_path / "run")
+    RunFolder(tmp_path / "run").claim(config_for("simsiam", clip_store_path, precision="auto"), resume=True)
+    assert (saved(tmp_path / "run").precision, saved(tmp_path / "run").threads) == ("bf16", 1)
 
 
 def test_the_environment_and_the_configuration_leave_settings_open(clip_store_path: Path) -> None:
