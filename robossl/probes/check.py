@@ -32,9 +32,9 @@ def check(report: Path, *, fail_on: FailOn = "inconclusive") -> Gate:
 
     Args:
         report: The report.json that `robossl probe run` wrote, or its folder.
-        fail_on: The mildest verdict that fails. With "inconclusive", an encoder passes only if every factor is SAFE or
-            SAFE IF TRAINED WITH IT, and if the run left out no factor. A factor that cannot be measured on these frames
-            is listed but does not count.
+        fail_on: The mildest verdict with which an encoder fails. With "inconclusive", an encoder passes only if every
+            factor is SAFE or SAFE IF TRAINED WITH IT, and if the run left out no factor. A factor that cannot be
+            measured on these frames is listed but does not count.
 
     Raises:
         InputError: the file is not a report, the report has no task or no verdict, or its overall verdict is not the

@@ -107,7 +107,7 @@ def check(report: Path, *, fail_on: FailOn = "inconclusive") -> int:
 
     Args:
         report: The report.json of `robossl probe run`, or its folder.
-        fail_on: The mildest verdict that fails. From mild to bad: inconclusive, risky, unusable.
+        fail_on: The mildest verdict with which an encoder fails. From mild to bad: inconclusive, risky, unusable.
     """
     found = check_report(report, fail_on=fail_on)
     print(found.text)

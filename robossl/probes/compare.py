@@ -1,4 +1,4 @@
-"""`robossl probe compare`: compare, factor by factor, reports on the same frames; mark significant differences."""
+"""`robossl probe compare`: compare reports on the same frames factor by factor; mark significant differences."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FALSE_CLAIMS = 0.05
 class ReportDifference:
     """Difference of NIS_w (whitened invariance): that of a later report minus that of the first report.
 
-    `value`, `low` and `high` are the difference and its 95 % interval. What could not be computed is None.
+    `value`, `low` and `high` are the difference and its 95 % interval. A field is None if it could not be computed.
     """
 
     value: float | None
@@ -51,7 +51,7 @@ class ComparisonRow:
     level: int
     need: str
     figures: tuple[Figure | None, ...]  # NIS_w (whitened invariance) in each report
-    words: tuple[str | None, ...]  # per report: verdict or a mark such as "left out"; None if not judged
+    words: tuple[str | None, ...]  # each report's verdict or a mark such as "left out"; None if not judged
     differences: tuple[ReportDifference, ...]  # NIS_w in each later report minus NIS_w in the first report
 
 

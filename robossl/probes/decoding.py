@@ -27,8 +27,8 @@ NUM_SHUFFLES = 99  # number of fits to shuffled parameters; enough for a 95 % ra
 HIDDEN = 128
 MLP_COMPONENTS = 128
 MLP_EPOCHS = 25
-# An MLP needs at least this number of reference frames (frames for fits) times the number of classes.
-# A parameter that is a number counts as two classes.
+# An MLP is fitted only if the number of reference frames (frames for fits) is at least this limit times the number of
+# classes. A parameter that is a number counts as two classes.
 LEAST_PER_CLASS = 10
 # Rounding error of a feature, relative to its size. Outputs of a float32 network for equal inputs differ by about this.
 ROUNDING = 1e-5
@@ -80,8 +80,8 @@ def decode(
         # Ignore warnings about features that are not finite. `_probes` returns a reason for them instead of a score.
         with np.errstate(invalid="ignore"):
             inputs = [each.moved if protocol == "abs" else each.moved - each.clean for each in (train, test)]
-        # Columns that vary less than the rounding error count as constant. Otherwise the rounding errors of an encoder
-        # that ignores the transformation could reveal it.
+        # Features that vary less than the rounding error count as constant. Otherwise a probe could decode the
+        # transformation from the rounding errors of an encoder that ignores it.
         rounding = ROUNDING * np.sqrt(np.square(train.clean).mean(axis=0)) if protocol == "rel" else 0.0
         scored = _probes(inputs[0], inputs[1], target, draws, num_shuffles, seed, mlp=mlp, rounding=rounding)
         scores += [(protocol, probe, each) for probe, each in scored.items()]
@@ -110,7 +110,7 @@ class _ProbeScore:
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """The parameter as columns to regress (standardised numbers or one-hot classes), and the score of predictions."""
+    """Holds the parameter as columns to regress (standardised numbers or one-hot classes), and scores predictions."""
 
     train: Float[ndarray, "n t"]
     test: Float[ndarray, "m t"]
@@ -191,8 +191,8 @@ def _shuffled(
     generator = np.random.default_rng(seed)
     orders = np.stack([generator.permutation(len(target.train)) for _ in range(num)], axis=1)
     columns = target.train[orders].reshape(len(orders), -1)  # a column for each pair of shuffle and target column
-    # The penalty chosen for a parameter that cannot be decoded is so large that all predictions would be equal.
-    # Limit it, so that the shuffled fits still vary.
+    # If the parameter cannot be decoded, the chosen penalty is very large. All predictions would then be equal.
+    # Limit the penalty, so that the scores of the shuffled fits vary.
     penalty = min(penalty, 1.0)
     predicted = basis.fit(columns, penalty)(test).reshape(len(test), num, -1)
     # Ignore warnings about a constant parameter: its deviation is 0, so its score is not finite.
@@ -221,7 +221,7 @@ def _mlp(basis: Basis, train: Any, test: Any, target: _Target, seed: int) -> Flo
     step = {"batch_size": int(np.clip(len(seen) // 10, 8, 200)), "learning_rate_init": 4e-3}
     model = make(hidden_layer_sizes=(HIDDEN,), max_iter=MLP_EPOCHS, random_state=seed, **early, **step)
     with warnings.catch_warnings():
-        # The fit is meant to stop after MLP_EPOCHS, also if it has not converged.
+        # The fit is meant to stop after MLP_EPOCHS, even if it has not converged.
         warnings.simplefilter("ignore", ConvergenceWarning)
         if not target.num_classes:
             columns = target.train if target.train.shape[1] > 1 else target.train[:, 0]

@@ -1,8 +1,9 @@
 """Measure whether a feature map moves with the frame: PCK under a known warp, and drift of soft-argmax keypoints.
 
-PCK is the share of map cells whose most similar cell in the moved map is at the right place. Pooled features have no
-places, so they cannot show equivariance. A feature map can show it without labels, because the warp (the known motion
-of points) says where each cell must go. Coordinates are those of labels: x right, y down, -1 to 1. Distances are in
+A feature map has a feature vector for each cell of a grid. For each cell in the map of the clean frame, find the most
+similar cell in the map of the transformed frame. PCK is the share of cells for which the found cell is at the right
+place. The warp (the known motion of points) says which place is right, so no labels are needed. Pooled features have no
+places, so they cannot show equivariance. Coordinates are those of labels: x right, y down, -1 to 1. Distances are in
 pixels of the frame.
 """
 
@@ -21,7 +22,7 @@ from robossl.probes.label_maps import move_points, seen
 # A function that maps points of one frame to points of its view (the transformed frame).
 Warp = Callable[[Float[ndarray, "p 2"]], Float[ndarray, "p 2"]]
 ALPHA = 0.1  # largest distance of a correct match, as a share of the larger side of the transformed frame
-# Minimum spread of keypoints, in half sides of the frame. Keypoints in one place say nothing about motion.
+# Minimum spread of keypoints; the unit is half a side of the frame. Keypoints in one place say nothing about motion.
 LEAST_KEYPOINT_SPREAD = 0.05
 
 
@@ -40,7 +41,7 @@ def pck(
     disc: bool = False,
     alpha: float = ALPHA,
 ) -> Figure:
-    """Return the share of the clean map's cells whose most similar cell in the moved map is where the warp moved them.
+    """Return PCK: the share of cells of the clean map whose most similar cell of the moved map is at the right place.
 
     Args:
         clean: Feature maps of the clean frames.
@@ -49,8 +50,8 @@ def pck(
         draws: Bootstrap resamples of the clusters (such as episodes) of these frames.
         view_hw: Height and width of the views, in pixels.
         disc: Whether the views are cut to a disc. Cells outside the disc do not count.
-        alpha: Largest distance of a correct match, as a share of the larger side of the view. The distance is at least
-            half a cell's diagonal, because a coarse map does not resolve places within a cell.
+        alpha: Largest distance of a correct match, as a share of the larger side of the view. The allowed distance is
+            at least half a cell's diagonal, because a coarse map does not resolve places within a cell.
     """
     if not (np.isfinite(clean).all() and np.isfinite(moved).all()):
         return missing("the features are not finite", n=len(clean), clusters=draws.weights.shape[1])
@@ -78,8 +79,8 @@ def keypoint_drift(
 ) -> Figure:
     """Return the mean distance in pixels between keypoints of transformed frames and warped keypoints of clean frames.
 
-    Each channel has one keypoint. If all keypoints lie in one place, as on a flat map, the result has a reason instead
-    of a value.
+    Each channel has one keypoint. Keypoints that the warp moves out of the frame do not count. If all keypoints lie
+    in one place, as on a flat map, the result has a reason instead of a value.
     """
     reason = None if np.isfinite(clean).all() and np.isfinite(moved).all() else "the features are not finite"
     if reason is None and np.sqrt(np.square(clean - clean.mean(axis=(0, 1))).mean()) < LEAST_KEYPOINT_SPREAD:

@@ -1,4 +1,4 @@
-"""Check a factor: its strengths when it is resolved, its views when they are rendered. A plugin may give anything."""
+"""Check the fields of a factor and the views (transformed frames) that it renders, because a plugin may be wrong."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from robossl.errors import InputError
 from robossl.probes.factors.factor import Base, Factor, Scale
 from robossl.probes.result import Family
 
-NUM_LEVELS = 5  # of a factor that has strengths; a factor that has kinds may have fewer
-CLEAN_ERROR = 1.5  # largest mean difference, in grey levels, of a view at the clean strength
+NUM_LEVELS = 5  # number of levels of a factor that has strengths; a factor that has kinds may have fewer
+CLEAN_ERROR = 1.5  # largest mean difference between a view at the clean strength and the clean frame, in grey levels
 
 
 def why_wrong(factor: Factor) -> str:
-    """Return what is wrong with the fields of a factor, such as "has family 'light'"; "" if nothing."""
+    """Return what is wrong with the fields of a factor, such as "has family 'light'"; "" if nothing is wrong."""
     for name, choices in {"family": Family, "base": Base, "scale": Scale}.items():
         value = getattr(factor, name)
         if value not in get_args(choices):
@@ -50,10 +50,10 @@ def _why_wrong_sides(factor: Factor) -> str:
 
 
 def check_views(views: object, factor: Factor, shape: tuple[int, ...]) -> UInt8[ndarray, "b h w 3"]:
-    """Return what a factor rendered if it is uint8 in the shape that its frames have.
+    """Check that a factor rendered a uint8 array of this shape; return the array.
 
     Raises:
-        InputError: it is something else.
+        InputError: the factor rendered something else.
     """
     if not isinstance(views, np.ndarray) or views.dtype != np.uint8 or views.shape != shape:
         got = f"{views.shape} {views.dtype}" if isinstance(views, np.ndarray) else type_name(views)
@@ -62,10 +62,10 @@ def check_views(views: object, factor: Factor, shape: tuple[int, ...]) -> UInt8[
 
 
 def check_clean(views: UInt8[ndarray, "b h w 3"], factor: Factor, clean: UInt8[ndarray, "b h w 3"]) -> None:
-    """Check that a factor changes nothing at its clean strength, which the probe takes for granted.
+    """Check that a factor changes nothing at its clean strength. The probe relies on this.
 
     Raises:
-        InputError: its views at the clean strength differ from the clean views.
+        InputError: the views at the clean strength differ from the clean views.
     """
     off = float(np.abs(views.astype(np.int16) - clean).mean())
     if off > CLEAN_ERROR:

@@ -38,7 +38,7 @@ def get_badge(verdict: Verdict) -> str:
 def group_verdicts(verdicts: Iterable[Verdict]) -> list[Group]:
     """Group the verdicts on whole factors; return the groups, worst first.
 
-    Verdicts on a single strength are left out. Factors of which the task needs nothing ("-") are left out too.
+    Verdicts on a single strength are left out. Factors with the need "-" (the task needs nothing) are left out too.
     """
     found: dict[tuple[str, str], list[Verdict]] = {}
     for number, verdict in enumerate(verdicts):

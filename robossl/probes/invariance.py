@@ -4,9 +4,10 @@ NIS = 1 - E|z_i - z'_i|^2 / E|z_i - z'_j|^2 for features z of clean frames and z
 move, and 0 if they move as far as to another frame. Frames i and j are never of the same cluster (such as an episode).
 Otherwise the share of same-episode pairs, and so NIS, would depend on the number of episodes. The main metric is
 `nis_w`, the NIS of whitened features. Without whitening, the leading components would dominate, and these mostly hold
-the mean colour. The other metrics are `nis`, `eric` (cosine of whitened features) and `auc`. For each frame, `auc` is
-the share of other frames' views that are less similar to it than its own view. Mean and covariance (Ledoit-Wolf) are
-fitted on reference frames, which share no cluster with the evaluated frames.
+the mean colour. The other metrics are `nis`, `eric` (cosine of whitened features) and `auc`. To compute `auc`,
+each clean frame is compared with its own view and with the views of other clusters. `auc` is the share of those other
+views that are less similar than the own view. Mean and covariance (Ledoit-Wolf) are fitted on reference frames, which
+share no cluster with the evaluated frames.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Space:
     whitener: Float[ndarray, "d d"]
     spread: float  # mean squared distance of the features from their mean
     shrinkage: float
-    reason: str | None = None  # why no metric can be computed from these features; None if metrics can
+    reason: str | None = None  # why no metric can be computed from these features; None if metrics can be computed
 
     def centre(self, features: Float[ndarray, "n d"]) -> Float[ndarray, "n d"]:
         """Return the features minus the mean, in float64."""
@@ -121,8 +122,8 @@ def distances(z: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], of: Int[nd
 
     The mean of the second column is the mean squared distance over all pairs of a frame and a view of another
     cluster (such as an episode). A frame is part of such pairs in two ways: as the clean frame and as the view. Its
-    value in the second column counts both (projection of a U-statistic). So a bootstrap over frames has the variance
-    of drawing both members of a pair.
+    value in the second column counts both (projection of a U-statistic). Therefore a bootstrap that
+    draws frames has the same variance as one that draws both members of each pair.
 
     Args:
         z: Features of the clean frames.
@@ -143,7 +144,7 @@ def distances(z: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], of: Int[nd
 def nearer_than_others(
     z: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], of: Int[ndarray, " n"]
 ) -> Float[ndarray, " n"]:
-    """Return for each frame the share of other views that are less similar to it than its own view.
+    """Return for each frame the share of other views that are less similar to the frame than its own view.
 
     A view is a transformed frame. Only views of other clusters (such as episodes) are compared. A view that is equally
     similar does not count as less similar. `of` is the cluster of each frame.

@@ -33,7 +33,7 @@ from robossl.probes.result import Family
 
 ROLLS = ("rotation", "rot90")
 TILTS = ("perspective", "camera_perspective")
-CAMERA = "camera_"  # the names of factors that move the scene's camera start with this
+CAMERA = "camera_"  # prefix of the names of factors that move the scene's camera
 
 
 class ViewLabel(NamedTuple):

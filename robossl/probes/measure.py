@@ -33,8 +33,8 @@ class Measure:
         plan: The views to measure.
         labels: Labels to fit heads to.
         settings: Numbers of frames, resamples and shuffles.
-        readable: A label counts as readable only if the lower bound of its head's score above chance on clean frames is
-            at least this.
+        readable: Smallest score above chance at which a label counts as readable. It is compared with the lower bound
+            of the score that the label's head has on clean frames.
     """
 
     views: Views

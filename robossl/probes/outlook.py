@@ -148,7 +148,7 @@ def _advise(conditions: _Conditions, frames: ProbeFrames, found: Mapping[str, Se
 
 
 def _advise_more(conditions: _Conditions) -> str:
-    """Return text that says how to judge more frames: by the option, or by data with more clusters."""
+    """Return text that says what to change so that enough frames are judged: --frames, the data or the profile."""
     counts = np.unique(conditions.frames.clusters, return_counts=True)[1]
     least, why = conditions.least_clusters, ""
     if math.isinf(least):

@@ -44,13 +44,14 @@ def plan_views(
 
     Args:
         views: The views (transformed frames). Their frames are split into two parts: reference and judged frames.
-        levels: Levels of each factor to render, for the judged frames.
-        decode: Levels of each factor to decode. For each of these levels, frames of both parts are rendered with
-            different strengths up to the level. Heads that learn from transformed frames use these views too. A factor
-            with classes (kinds of change instead of strengths) is rendered once for all its levels.
+        levels: For each factor, the levels at which the judged frames are rendered.
+        decode: For each factor, the levels at which probes learn to predict its strength from features. For each of
+            these levels, frames of both parts are rendered with different strengths up to the level. Heads that learn
+            from transformed frames use these views too. A factor with classes (kinds of change instead of strengths)
+            is rendered once for all its levels.
 
     Raises:
-        InputError: a factor or level is unknown, or a factor renders something else than views.
+        InputError: a factor or level is unknown, or a factor renders pixels of a wrong type or shape.
     """
     decode = decode or {}
     for name, asked in (*levels.items(), *decode.items()):

@@ -57,7 +57,8 @@ class Thresholds:
     over_invariant_decoding: float = 0.2
     info_decoding: float = 0.5
     info_decoding_risky: float = 0.2
-    # A label is judged only if the lower bound of its head's score above chance on clean frames is at least this.
+    # Smallest score above chance at which a label is judged. It is compared with the lower bound of the score that the
+    # label's head has on clean frames.
     readable: float = 0.15
     min_clusters: int = MIN_CLUSTERS
 
@@ -73,7 +74,8 @@ class Thresholds:
     def least_clusters(self, *, has_label: bool) -> float:
         """Return how many clusters (such as episodes) must be judged before a factor can be SAFE.
 
-        Without a label, even an encoder without a miss needs enough of them to show the share of hits `inv_r1`.
+        Without a label, the lower bound of R@1 (share of correct retrievals) must reach `inv_r1`. With few clusters,
+        this is impossible, even if all retrievals are correct.
         """
         return self.min_clusters if has_label else max(self.min_clusters, clusters_to_show(self.inv_r1))
 

@@ -12,7 +12,7 @@ from robossl.measure.subjects.subject import Backbone as Backbone
 from robossl.measure.subjects.subject import SubjectInfo as SubjectInfo
 
 SCHEMA = "robossl.probe/1"
-# First words of the reason why a value is missing: no head can read the label, or the factor made it undefined.
+# First words of the reason why a value is missing: no head can read the label, or the factor made the label undefined.
 UNREADABLE, UNKNOWN = "task not readable", "the moved label is not known"
 # Values of `Verdict.metric` for factors without a measurement: a factor that cannot be measured on these frames, and
 # a factor that the run was not asked to measure.
@@ -143,7 +143,7 @@ class Verdict:
     figure: Figure  # the encoder's value of that metric
     references: Mapping[str, float | None]  # the baselines' values of that metric (pooled pixels and random weights)
     sentence: str  # sentence with the evidence for the verdict; if there is no evidence, it says why
-    # Why the verdict is INCONCLUSIVE or UNUSABLE. Factors with exactly the same text share a line of the report.
+    # Reason why the verdict is INCONCLUSIVE or UNUSABLE. Factors with exactly the same text share a line of the report.
     cause: str = ""
 
 

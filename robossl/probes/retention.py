@@ -5,8 +5,8 @@ clean head is fitted on clean frames. On views, it is tested with the moved labe
 transformation?) and with y (does it ignore the transformation?). The augmented head is fitted on clean frames and
 views, and tested with T.y (could a policy that was trained with the factor follow it?). Retention is the score above
 chance on views, divided by the score above chance on clean frames. A value of 1 is no loss, 0 is chance. It exceeds 1
-if a head reads views better than clean frames. If a label cannot be read reliably off clean
-frames, it has no retention, because a head that reads nothing has nothing to lose.
+if a head reads views better than clean frames. If a label cannot be read reliably off clean frames, it has no
+retention, because a head that reads nothing has nothing to lose.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from robossl.probes.frames import Label
 from robossl.probes.label_maps import ViewLabel, are_rotations
 from robossl.probes.result import UNKNOWN, UNREADABLE, Retention
 
-# A label counts as readable only if the lower bound of its head's score above chance on clean frames is at least this.
+# Smallest score above chance at which a label counts as readable. It is compared with the lower bound of the score that
+# the label's head has on clean frames.
 READABLE = 0.15
 # Lower limit of retention. It is needed because R2, and so the score on transformed frames, has no lower limit.
 WORST = -1.0

@@ -2,8 +2,8 @@
 
 Each view is a query that searches a gallery of 200 clean frames. R@1 depends on the size of the gallery, so the size is
 fixed. The gallery's frames are spread over the clusters (such as episodes). With fewer frames in the gallery the search
-is easier, so R@1 does not suffice for the verdict SAFE. If another frame is as similar as the view's own frame, the
-own frame ranks behind it. Otherwise a constant encoder would be perfect.
+is easier, so R@1 does not suffice for the verdict SAFE. If another frame is as similar to a view as the view's
+own frame, the other frame ranks first. Otherwise a constant encoder would be perfect.
 """
 
 from __future__ import annotations

@@ -24,8 +24,8 @@ class Ruling:
     figure: Figure  # the encoder's value of that metric
     references: Mapping[str, float | None]  # the references' (baselines') values of that metric
     text: str  # text of the evidence, for the verdict's sentence
-    # Why the rule could not decide. This text contains no measured value, so that factors with the same reason can be
-    # grouped.
+    # Reason why the rule could not decide. This text contains no measured value, so that factors with the same reason
+    # can be grouped.
     cause: str = ""
 
 
@@ -72,7 +72,7 @@ def _invariant_without_labels(seen: Evidence, limits: Thresholds) -> Ruling:
     if r1.high < limits.inv_r1_risky:
         return Ruling("RISKY", "r1", r1, seen.others("r1"), text)
     cause = f"a label or {MORE}" if seen.profile.labels else MORE
-    # Show in the verdict the metric that misses its bound.
+    # The verdict shows a metric that misses its bound.
     metric, figure = ("r1", r1) if nis_w.low >= limits.inv_nis_w else ("nis_w", nis_w)
     return Ruling("INCONCLUSIVE", metric, figure, seen.others(metric), f"{text}; {cause}", cause)
 
@@ -84,13 +84,13 @@ def judge_equivariance(seen: Evidence, limits: Thresholds) -> Ruling:
     """
     forgotten = _over_invariant(seen, limits)
     if forgotten is not None and forgotten.word == "RISKY":
-        # This comes before the test of the heads. A head keeps its score on a label that the factor does not change,
-        # and this would hide that the encoder lost the factor.
+        # Return this before the heads are tested. A head keeps its score on a label that the factor does not change,
+        # and that would hide that the encoder lost the factor.
         return forgotten
     label, kept = seen.retention("clean")
     if label is None or kept is None:
         return forgotten or _on_decoding(seen, "INCONCLUSIVE", NO_LABEL, NO_LABEL)
-    # Here no label of the task is defined after the factor was applied. This must not count against the encoder.
+    # If no label of the task is defined after the factor was applied, this must not count against the encoder.
     if is_unknown(kept):
         return Ruling("INCONCLUSIVE", NOT_MEASURED, kept, {}, kept.reason or "")
     trained = seen.retention("augmented", label=label)[1]

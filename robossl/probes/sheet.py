@@ -1,4 +1,4 @@
-"""Draw a contact sheet: a frame transformed by every factor at every level, with PSNR and SSIM below each picture."""
+"""Draw a contact sheet: frames transformed by each factor at each level, with PSNR and SSIM below each picture."""
 
 from __future__ import annotations
 

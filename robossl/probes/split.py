@@ -29,7 +29,7 @@ def split_frames(
     frames.
 
     About n_evaluation / (n_reference + n_evaluation) of all frames are in evaluation clusters. If these are too few for
-    the verdict SAFE without labels, more clusters are evaluation clusters, up to half of all.
+    the verdict SAFE without labels, more clusters become evaluation clusters, up to half of all.
 
     Raises:
         InputError: a side would have no frame, there are fewer than two clusters, or all frames are equal.

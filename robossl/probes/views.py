@@ -210,9 +210,10 @@ def _code_digest(factor: str) -> str:
 def render_frames(
     factor: Factor, frames: ProbeFrames, at: Int[ndarray, " b"], values: Values
 ) -> UInt8[ndarray, "b h w 3"]:
-    """Return the frames at some positions, transformed by a factor. A frame with the clean strength is only cut.
+    """Return the frames at the positions `at`, transformed by a factor.
 
-    The clean strength is the strength at which the factor changes nothing.
+    At the clean strength, a factor changes nothing. Therefore a frame with this strength is only cut and resampled,
+    like the clean frame that it is compared with.
     """
     changed = values[:, 0] != factor.clean
     if not changed.any():
@@ -228,11 +229,13 @@ def render_frames(
 def apply_factor(
     factor: Factor, frames: ProbeFrames, at: Int[ndarray, " b"], values: Values
 ) -> UInt8[ndarray, "b h w 3"]:
-    """Return the views that a factor renders, cut like the clean views; the clean strength is rendered too.
+    """Return the views (transformed frames) that a factor renders, cut like the clean views.
+
+    Call the factor for every frame, even for frames with the clean strength (at which the factor changes nothing).
 
     Raises:
-        InputError: the factor returns something else than pixels of the right shape.
-        ViewUnavailableError: these frames cannot show the factor.
+        InputError: the factor does not return uint8 pixels, or their shape is wrong.
+        ViewUnavailableError: the factor cannot be rendered for these frames.
     """
     views = check_views(factor.apply(frames, at, values), factor, _shape(len(at), frames, factor.base))
     return views if factor.base == "plain" else mask_outside_disc(views)

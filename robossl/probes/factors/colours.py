@@ -13,7 +13,7 @@ from robossl.augment.colour import jitter_
 def jitter_frames(
     pixels: UInt8[ndarray, "b h w 3"], operation: int, strengths: Float[ndarray, " b"]
 ) -> UInt8[ndarray, "b h w 3"]:
-    """Apply one colour operation of `robossl.augment.colour`. It has the effect of torchvision's operation."""
+    """Apply one colour operation of `robossl.augment.colour`. The effect equals that of torchvision's operation."""
     order = np.full((len(pixels), 4), -1, np.int64)
     order[:, 0] = operation
     factors = np.ones((len(pixels), 4), np.float32)

@@ -13,7 +13,7 @@ from robossl.probes.factors.warping import identities, on_warp
 def warp(values: Values, hw: tuple[int, int]) -> Float[ndarray, "b 3 3"]:
     """Return homographies that enlarge a random part of each frame.
 
-    The strength is the share of the frame's area that the part has. The part has the aspect ratio of the frame.
+    The strength is the area of the part as a share of the frame's area. The part has the aspect ratio of the frame.
     """
     share = np.sqrt(values[:, :1])
     middle = (2 * values[:, 1:3] - 1) * (1 - share)

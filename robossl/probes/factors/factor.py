@@ -1,7 +1,7 @@
 """Factor: one kind of change of a frame, such as brightness, and what a probe decodes from features of changed frames.
 
 An array `values` says how to change frames, with a row for each frame. A row holds first the strength in the unit of
-the factor, then random numbers in [0, 1) for what else the change needs (such as a direction or a place). A view (the
+the factor, then random numbers in [0, 1) for other choices (such as a direction or a place). A view (the
 changed frame) depends only on the frame and its row of values, not on the batch.
 """
 
@@ -38,8 +38,8 @@ class Factor:
         unit: unit of the strength.
         family: photometric, geometric, scene or temporal.
         clean: strength that changes nothing.
-        sides: a row with the strength of each level, from mild to severe. There are two rows if the factor has two
-            sides, such as darker and brighter.
+        sides: a row for each side of the factor. There is one side, or two such as darker and brighter. A row holds the
+            strength of each level, from mild to severe.
         apply: function that renders the views (changed frames) of the frames at some positions of the source.
         base: how frames are cut, in each view of the factor and in the clean view. "plain": not at all. "disc": to a
             disc as wide as the shorter side. "resampled": to that disc, after `warp_frames`. "square": to the centred
@@ -91,11 +91,12 @@ class Factor:
     def draw(self, level: int, at: Int[ndarray, " b"], *, seed: int, draw: Draw) -> Values:
         """Draw a row of values for each position. The row depends only on seed, factor, level, draw and position.
 
-        Draw "level" gives the strength of the level, on a random side. Draw "decode" gives strengths for a probe to
-        tell apart. If the factor has two sides, strengths are spread evenly from one side to the other. If it has one
-        side, the clean strength and that of the level are equally frequent. If it has kinds instead of strengths, all
-        kinds are equally frequent at any level. The random numbers after the strength are the same at each level, so
-        levels differ only in strength.
+        With `draw` "level", a row has the strength of the level, on a random side. With `draw` "decode", rows have
+        different strengths, which a probe can learn to predict. If the factor has two sides, strengths are spread
+        evenly from one side to the other. If it has one side, the clean strength and the strength of the level are
+        equally frequent. If it has kinds instead of strengths, all kinds are equally frequent at any level.
+
+        The random numbers after the strength are the same at each level, so levels differ only in strength.
         """
         key = (seed, zlib.crc32(self.name.encode()), ("level", "decode").index(draw))
         count = 1 + self.num_draws
@@ -118,7 +119,7 @@ class Factor:
         return values
 
     def targets(self, values: Values) -> Float[ndarray, "b t"]:
-        """Return what a probe decodes for each frame: a class if `num_classes` > 0, else numbers (0: unchanged)."""
+        """Return what a probe decodes for each frame: a class if `num_classes` > 0, else numbers (0: clean)."""
         if self.target is not None:
             return self.target(values)
         if self.signed:

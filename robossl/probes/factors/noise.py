@@ -18,7 +18,7 @@ def change(pixels: UInt8[ndarray, "b h w 3"], values: Values) -> UInt8[ndarray, 
     return out
 
 
-# Weak noise for the health check of features, which it should hardly change. It is not in FACTORS.
+# Weak noise, which should hardly change the features. The health check uses it, but it is not in FACTORS.
 FLOOR = Factor(
     name="floor",
     title="one grey level of noise",

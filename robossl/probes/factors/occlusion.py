@@ -10,7 +10,7 @@ from robossl.probes.factors.factor import Factor, Values, on_pixels
 
 
 def change(pixels: UInt8[ndarray, "b h w 3"], values: Values) -> UInt8[ndarray, "b h w 3"]:
-    """Cover a rectangle of random place, colour and shape (1:2 to 2:1). The strength is its share of the frame."""
+    """Cover a rectangle of random place, colour and shape (1:2 to 2:1). The strength is the share that is covered."""
     height, width = pixels.shape[1:3]
     out = pixels.copy()
     for slot, (share, shape, down, along, *colour) in zip(out, values, strict=True):

@@ -1,4 +1,4 @@
-"""Factors that change the scene itself; only a source that can rebuild its scenes can show them."""
+"""Factors that change the scene itself; only a source that can render its scenes again supports them."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def scale_homographies(matrix: Float[ndarray, "b 3 3"], hw: tuple[int, int]) -> 
 
 
 def identities(num_frames: int) -> Float[ndarray, "b 3 3"]:
-    """Return an identity matrix for each frame. The caller may change them."""
+    """Return an identity matrix for each frame, in a new array that the caller may change."""
     return np.tile(np.eye(3), (num_frames, 1, 1))
 
 

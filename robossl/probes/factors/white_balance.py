@@ -12,7 +12,7 @@ from robossl.probes.factors.factor import Factor, Values, on_pixels
 DAYLIGHT = 6500.0  # colour temperature of daylight, in kelvin
 _WAVELENGTHS = np.array([610e-9, 550e-9, 465e-9])  # wavelengths of red, green and blue light, in metres
 _RADIATION = 0.014387769  # second radiation constant, in metre kelvin
-_DISPLAY_GAMMA = 2.2  # a display's light is the pixel value raised to this power
+_DISPLAY_GAMMA = 2.2  # exponent of a display: light = pixel value ** exponent
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 

@@ -77,7 +77,7 @@ class ReportIndex:
     def shown_level(self, factor: str) -> int:
         """Return the level at which a factor is shown: the severest judged level that was rendered.
 
-        If no judged level was rendered, return the mildest level that was; if no level was rendered, return 1.
+        If no judged level was rendered, return the mildest rendered level. If no level was rendered, return 1.
         """
         levels = [level for level in LEVELS if (factor, level) in self._views]
         return max((level for level in levels if level <= self.last_judged(factor)), default=min(levels, default=1))

@@ -20,8 +20,8 @@ HEALTH_ROWS = (
     ("Uniformity", "uniformity", "{:.2f}", "-4: as even as can be"),
     ("Slope of the spectrum", "alpha", "{:.2f}", "about 1: rich, and smooth"),
 )
-# Table columns as (title, metric). A column is shown if the report has the metric. The first two metrics are of feature
-# maps, the other two are of flips and turns.
+# Table columns as (title, metric). A column is shown if the report has the metric. The first two metrics measure how
+# feature maps move with the frame. The other two say whether a linear map predicts the features of flips and turns.
 MAP_FIGURES = (
     ("PCK of the map", "pck"),
     ("drift, px", "drift_px"),

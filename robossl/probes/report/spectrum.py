@@ -13,7 +13,8 @@ from robossl.report.drawing import LINE, WIDTH, shorten_name, styled
 from robossl.report.forest import DASHES
 
 HEIGHT = 220
-# Values below this share of the largest singular value are drawn at this share, because the axis is logarithmic.
+# Smallest share of the largest singular value that is drawn. Smaller values are drawn at this height, because the axis
+# is logarithmic and has no place for zero.
 FLOOR = 1e-6
 
 

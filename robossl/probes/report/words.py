@@ -19,7 +19,7 @@ class Sign(NamedTuple):
     meaning: str
 
 
-# How each verdict is shown, from the worst verdict to the best. The verdict of a run is the worst verdict of a factor.
+# How each verdict is shown, from worst to best. The verdict of a run is the worst verdict of all factors.
 SIGNS: dict[Word, Sign] = {
     "UNUSABLE": Sign("✗", "unusable", "the features carry no information, so their invariance means nothing"),
     "RISKY": Sign("▲", "risky", "the task loses something that it needs"),
