@@ -1,4 +1,4 @@
-"""Send frames as one client, by calls or by a stream, and record the replies in the client's trace."""
+"""Send frames as one client, by calls or by a stream, and record frames and replies in the client's `Trace`."""
 
 from __future__ import annotations
 
