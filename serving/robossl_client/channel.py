@@ -24,7 +24,7 @@ _OPTIONS = [
     # A ping after 10 s of silence, whose answer must come within 4 s, detects a dead server within 14 s.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 4_000),
-    ("grpc.http2.ping_timeout_ms", 4_000),  # otherwise the timeout is a minute, despite the line above
+    ("grpc.http2.ping_timeout_ms", 4_000),  # otherwise grpc waits a minute, even with `keepalive_timeout_ms`
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
 ]
@@ -34,7 +34,7 @@ _OPTIONS = [
 class Tls:
     """Certificates and key, as PEM texts, for an encrypted connection."""
 
-    ca: bytes | None = None  # certificate of the authority that signed the server's; None for the system's authorities
+    ca: bytes | None = None  # certificate of the authority to trust; None for the system's authorities
     cert: bytes | None = None  # the client's certificate, if the server asks for one
     key: bytes | None = None
     server_name: str | None = None  # name in the server's certificate, if the target's name differs

@@ -71,7 +71,8 @@ def _sweep() -> None:
     """Remove the files of killed processes."""
     for path in FOLDER.glob("robossl-*-*"):
         if _OURS.fullmatch(path.name):
-            with contextlib.suppress(OSError):  # the file is in use, belongs to another user, or is already removed
+            # This fails if the file is in use, belongs to another user, or is already removed.
+            with contextlib.suppress(OSError):
                 _remove_unused(path)
 
 

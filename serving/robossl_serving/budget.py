@@ -21,7 +21,7 @@ from robossl_serving.refused import RefusedError
 from robossl_serving.requests import Priority
 
 _BATCH_PART = 0.75  # share of each pool that batch requests may use
-_LOOK_S = 0.25  # time between a waiting request's checks that its client has not left
+_LOOK_S = 0.25  # seconds between checks whether the client of a waiting request has left
 # Requests of at least this size are large. The server keeps the memory of smaller requests for new frames.
 _LARGE_BYTES = 8 * MIB
 # If large requests have freed `_TRIM_BYTES`, memory goes back to the system at the next regular check.

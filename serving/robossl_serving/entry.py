@@ -159,7 +159,7 @@ def _describe(entries: Sequence[ModelEntry]) -> tuple[dict[str, str], dict[str, 
 
 
 def log_change(old: ModelEntry | None, new: ModelEntry, *, is_serving: bool) -> None:
-    """Log how a model changed: another current version, or other versions that failed their checks or are missing.
+    """Log if the current version changed, or if other versions than before failed their checks or are missing.
 
     The first version of a model is logged here only if the server listens already.
     """

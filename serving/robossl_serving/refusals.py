@@ -20,7 +20,7 @@ _EVERY_S = 10.0
 # These statuses are normal for a control loop under load, so they are counted in the metrics but not logged.
 _EXPECTED = {grpc.StatusCode.ABORTED, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 
-# Maximum number of pairs of caller and status with log lines of their own. Further callers share a line per status.
+# Maximum number of (caller, status) pairs that are logged separately. Further callers are logged together, by status.
 _MAX_CALLERS = 256
 
 _log = logging.getLogger("robossl.serving")
