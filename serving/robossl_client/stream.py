@@ -179,7 +179,7 @@ class FrameStream:
             await self._received(response)
 
     async def _disconnected(self, error: ServingError) -> None:
-        """Handle the error that ended a connection: end the stream if the error is permanent; else `_run` reconnects."""
+        """Handle the error that ended a connection. A permanent error ends the stream; otherwise `_run` reconnects."""
         self._num_refusals = self._num_refusals + 1 if isinstance(error, OverloadedError) else 0
         is_passing = 0 < self._num_refusals < _MAX_REFUSALS
         if not is_passing and not isinstance(error, (UnavailableError, SupersededError, DeadlineError)):

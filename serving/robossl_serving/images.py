@@ -107,8 +107,8 @@ def jpeg_markers(image: bytes) -> Iterator[int]:
     has at most one scan, yield only one code, that of the start of a scan.
     """
     if image.count(bytes((0xFF, _START_OF_SCAN))) <= 1:
-        # Counting bytes is fast, and it is enough for most cameras, because they write only one scan.
-        # Each scan is counted, because the data of a scan never contain the bytes of a marker.
+        # This fast count of bytes is enough for most cameras, because they write only one scan.
+        # The data of a scan never contain the bytes of a marker, so they are not counted as another scan.
         yield _START_OF_SCAN
         return
     place = len(_JPEG)
