@@ -41,17 +41,17 @@ def export(
 
     The model takes uint8 RGB frames of any size, because resize and normalisation are in the graph. Its outputs are
     compared with torch, and a graph that differs is refused. int8 is not offered, because this comparison would not
-    show how much int8 harms the features. Only `robossl probe` would.
+    show how much int8 harms the features. Only `robossl probe` would show this.
 
     Args:
         run: A run folder, or an encoder folder.
         out: The model repository.
         name: Name of the model; by default the name of the run.
         version: An unused version number; by default the next number.
-        fixed_hw: Take only frames of this height and width, for runtimes without antialiased resize (TensorRT).
+        fixed_hw: The only frame height and width, for runtimes without antialiased resize (TensorRT); default: any.
         outputs: Which outputs the model has: pooled, cls, dense, keypoints; by default all that the encoder has.
         precision: fp16 runs the backbone in half precision.
-        store: Compare the outputs also on frames of this store.
+        store: A store (data set) on whose frames the outputs are compared too.
         max_batch: The largest batch that Triton may send.
 
     Raises:

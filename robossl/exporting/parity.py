@@ -18,7 +18,7 @@ BATCHES = (1, 3, 5)
 
 
 class ParityError(RobosslError):
-    """An ONNX graph gives other outputs than its reference (at export: torch; in a server: the unoptimised graph)."""
+    """The outputs of an ONNX graph differ from the reference: torch at export, the unoptimised graph in a server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,8 @@ class Gates:
     """Limits that an export must meet on every output and every frame."""
 
     # Minimum cosine of each frame's output with torch's output, after the means over frames are subtracted.
-    # Without this subtraction, the cosine hides differences: it was 0.999 for an int8 export, but 0.69 with it.
+    # Without this subtraction, the cosine hides differences: for an int8 export it was 0.999 without and 0.69 with
+    # the subtraction.
     min_centred_cosine: float
     max_relative_difference: float  # largest difference, divided by the largest magnitude of the output
     # Largest difference of keypoints, divided by their largest magnitude. The unit of keypoints is half a frame side.

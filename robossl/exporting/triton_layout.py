@@ -50,9 +50,10 @@ def choose_version(out: Path, *, name: str, version: int | None) -> int:
 
 
 def triton_config(card: EncoderCard, *, max_batch: int) -> str:
-    """Return the text of config.pbtxt. Its dims do not contain the batch axis, because max_batch_size stands for it.
+    """Return the text of config.pbtxt. Its dims leave out the batch axis, because max_batch_size declares it.
 
-    The input states FORMAT_NHWC, because Triton's `image_client` needs this. Triton allows it only with three dims.
+    The input states its format (FORMAT_NHWC), because Triton's `image_client` needs this entry. Triton allows the
+    format only with three dims.
     """
 
     def tensor(name: str, dtype: str, shape: tuple[int | str, ...], *, layout: str = "") -> str:

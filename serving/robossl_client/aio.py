@@ -70,7 +70,10 @@ class AsyncEncoderClient(ClientBase):
         card: EncoderCard | None = None,
         connect_ms: float = 10_000.0,
     ) -> AsyncEncoderClient:
-        """Create a client, connect it and pin the encoder. Arguments and errors are those of EncoderClient."""
+        """Create a client, connect it and pin the encoder. Arguments and errors are those of EncoderClient.
+
+        A client that has pinned an encoder accepts replies of no other encoder.
+        """
         client = cls(
             target,
             model=model,

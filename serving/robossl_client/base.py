@@ -26,7 +26,7 @@ from robossl_client.stream import FrameStream
 from robossl_client.waiting import CallStream, NextRequest, Runtime
 from robossl_client.wire import CALLS, path
 
-_COMPARE_S = 2.0  # how long to ask what differs, when the pinned encoder is gone
+_COMPARE_S = 2.0  # time limit for asking how the server's new encoder differs from the pinned one
 _CALL_FRAMES = 64  # maximum number of frames per call; larger inputs are split
 S = TypeVar("S", bound=FrameStream)
 

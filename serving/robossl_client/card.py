@@ -59,7 +59,7 @@ class Parity:
     batches: tuple[int, ...]
     frame_hw: tuple[tuple[int, int], ...]
     outputs: dict[str, Agreement]
-    min_centred_cosine: float  # the comparison fails if a centred cosine is lower
+    min_centred_cosine: float  # lowest centred cosine that passes the comparison
     max_relative_difference: float  # limit of max_abs_difference / largest magnitude of the output
 
 

@@ -17,12 +17,14 @@ _OPTIONS = [
     ("grpc.max_receive_message_length", 256 * MIB),
     ("grpc.max_send_message_length", -1),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    # This is also the time limit of a connection attempt. It is long, because TLS takes long on slow links.
+    # grpc also uses this as the time limit of a connection attempt. It is long, because TLS is slow on slow links.
     ("grpc.min_reconnect_backoff_ms", 5_000),
-    ("grpc.max_reconnect_backoff_ms", 1_000),  # so the client finds a restarted server within a second
-    ("grpc.keepalive_time_ms", 10_000),  # together with the next line: a dead server is detected within 14 s
+    # The client waits at most a second between connection attempts, so it soon finds a restarted server.
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # A ping after 10 s of silence, whose answer must come within 4 s, detects a dead server within 14 s.
+    ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 4_000),
-    ("grpc.http2.ping_timeout_ms", 4_000),  # otherwise the timeout is a minute, despite the line above
+    ("grpc.http2.ping_timeout_ms", 4_000),  # otherwise grpc waits a minute, even with `keepalive_timeout_ms`
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
 ]
@@ -32,7 +34,7 @@ _OPTIONS = [
 class Tls:
     """Certificates and key, as PEM texts, for an encrypted connection."""
 
-    ca: bytes | None = None  # authority that signed the server's certificate; None for the system's authorities
+    ca: bytes | None = None  # certificate of the authority to trust; None for the system's authorities
     cert: bytes | None = None  # the client's certificate, if the server asks for one
     key: bytes | None = None
     server_name: str | None = None  # name in the server's certificate, if the target's name differs
@@ -60,7 +62,7 @@ def open_channel(target: str, tls: Tls | None, *, is_async: bool = False) -> Any
     port = re.search(r":(\d+)$", target) if isinstance(target, str) else None
     if not isinstance(target, str) or not target or (port is not None and not 0 < int(port[1]) < 2**16):
         raise RequestError(f"the target must be host:port with a port of 1 to 65535, got {target!r}")
-    if ":" not in target or target.endswith("]"):  # grpc would take port 443
+    if ":" not in target or target.endswith("]"):  # without a port, grpc would connect to port 443
         raise RequestError(
             f"the target must be host:port, got {target!r} without a port; a server without --port has {target}:8001"
         )

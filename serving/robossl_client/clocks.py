@@ -10,7 +10,7 @@ from robossl_client.errors import RequestError
 
 # A capture time may be this far in the future, because synchronised clocks differ by a few milliseconds.
 MAX_AHEAD_S = 0.05
-# A capture time that is further in the past is refused. It must come from another clock or have another unit.
+# A capture time further in the past than this is refused, because it must be of another clock or in another unit.
 MAX_AGE_S = 600.0
 _ADVICE = {
     "captured_s": "time.monotonic(); pass wall-clock stamps (time.time(), ROS), in seconds, as captured_at=",

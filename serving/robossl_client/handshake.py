@@ -80,7 +80,8 @@ def _by_words(details: str, tls: Tls) -> ServingError | None:
 def _probe(host: str, port: int) -> _Speaks:
     """Find out whether a server speaks TLS, and whether it wants client certificates.
 
-    Try a TLS handshake without client certificate. It does not verify the server, and no data is sent after it.
+    Try a TLS handshake without client certificate. The handshake does not verify the server, and no data is sent
+    afterwards.
     """
     import ssl
 

@@ -29,8 +29,8 @@ class Latest(FrameStream):
     def take(self, *, wait_ms: float = 0.0) -> Reply | None:
         """Return the newest reply that was not taken yet.
 
-        Wait up to `wait_ms` for the reply to the newest frame that was sent. If it does not come, return an older
-        reply, or None if there is none. A reply is dropped if the capture of its frame is longer ago than the deadline
+        Wait up to `wait_ms` for the reply to the newest frame that was sent. If this reply does not come, return an
+        older reply, or None if there is none. A reply is dropped if its frame was captured longer ago than the deadline
         allows.
 
         Raises:

@@ -29,7 +29,7 @@ CONTROL_DEADLINE_MS, BATCH_DEADLINE_MS = 1_000.0, 60_000.0
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Features of frames, which encoder computed them, and how long that took."""
+    """A reply of the server: the features of frames, the encoder that computed them, and durations."""
 
     features: dict[str, npt.NDArray[Any]]  # features by output name; each array has one row per frame
     frame_id: str
@@ -38,20 +38,21 @@ class Reply:
     digest: str  # sha256 of the encoder's weights
     artefact: str  # sha256 of the model file
     age_s: float  # seconds from the capture of the frames until the caller gets the reply
-    server_us: int  # microseconds from arrival of the request to its reply; includes the next three times
-    decode_us: int  # microseconds from arrival until the frames were decoded
-    queue_us: int  # microseconds of waiting for the encoder
-    infer_us: int  # microseconds of running the encoder
+    # Microseconds from the arrival of the request to its reply; includes the durations in the three fields below.
+    server_us: int
+    decode_us: int  # microseconds from the arrival of the request until its frames were decoded
+    queue_us: int  # microseconds that the frames waited for the encoder, after they were decoded
+    infer_us: int  # microseconds that the encoder ran
     superseded: int  # number of older frames of this camera that this frame replaced in the queue
 
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """The encoder that a client has pinned (accepts only), and what all requests for it have in common."""
+    """The encoder that a client has pinned (it accepts no other), and the fields that all its requests share."""
 
     card: EncoderCard
     artefact: str | None  # sha256 of the model file; None accepts any model of this name and version
-    version: str  # empty for the server's current version
+    version: str  # version number to ask for; empty for the server's current version
     robot: str | None
     outputs: tuple[str, ...]
 

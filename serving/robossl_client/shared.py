@@ -2,8 +2,8 @@
 
 The owner holds a lock on its file, so that other processes can recognise and remove the files of killed owners. Process
 ids would not show which owners were killed, because containers that share /dev/shm number their processes separately.
-Python's multiprocessing.shared_memory is not used, because before Python 3.13 a process that only attached to the
-memory also removes it at its end.
+Python's multiprocessing.shared_memory is not used, because before Python 3.13 every process that attaches to the
+memory also removes it when the process ends.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ def _sweep() -> None:
     """Remove the files of killed processes."""
     for path in FOLDER.glob("robossl-*-*"):
         if _OURS.fullmatch(path.name):
-            with contextlib.suppress(OSError):  # the file is in use, belongs to another user, or is already removed
+            # This fails if the file is in use, belongs to another user, or is already removed.
+            with contextlib.suppress(OSError):
                 _remove_unused(path)
 
 

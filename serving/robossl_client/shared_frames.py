@@ -17,8 +17,9 @@ from robossl_client.waiting import Runtime, TimedLock
 
 # Time limit for unregistering a region; short, because an unavailable server will notice the removed file by itself.
 _GOODBYE_S = 0.1
-CallByName = Callable[..., Awaitable[Any]]  # arguments: name of a call, fields of its request
-SendRequest = Callable[[Mapping[str, Any]], Awaitable[Any]]  # argument: parameters that say where the frames are
+CallByName = Callable[..., Awaitable[Any]]  # makes a call; arguments: name of the call, fields of its request
+# Sends a request. The argument holds the request's parameters that say where the frames are.
+SendRequest = Callable[[Mapping[str, Any]], Awaitable[Any]]
 
 
 class _Registered:

@@ -32,8 +32,8 @@ from robossl_client.waiting import CallStream, NextRequest, Runtime
 # The stream fails after this many unusable frames in a row (about a second of video).
 # A single unusable frame is no reason to fail, because cameras sometimes damage frames.
 MAX_REFUSED = 30
-# The stream fails if the server refuses it this many times in a row, which takes over half a second.
-# The stream does not fail at once, because the server may have too many streams, of which some may soon end.
+# The stream fails if the server refuses it this many times in a row. This takes more than half a second.
+# The first refusals are no reason to fail: if the server has too many open streams, some of them may end soon.
 _MAX_REFUSALS = 6
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.02, 0.5  # first and longest wait between retries while the server is unavailable
 
@@ -67,7 +67,7 @@ class FrameStream:
         self._allowed_s = pin.allowed_s(deadline_ms)
         self._places = places
         self._changed = waiting.condition()
-        self._next: tuple[int, Frames, float] | None = None  # number and capture time of the frames to send next
+        self._next: tuple[int, Frames, float] | None = None  # frames to send next, with their number and capture time
         self._captured_s: dict[str, float] = {}  # capture time of each frame that was sent, by frame id
         self._reply: Reply | None = None
         self._reply_captured_s = 0.0
@@ -118,7 +118,10 @@ class FrameStream:
                 self.num_late += 1
 
     def _is_settled(self, number: int) -> bool:
-        """Return whether the reply that is here is to this frame, or the newest that can still be expected."""
+        """Return whether a reply is here, and no better reply can come for this frame.
+
+        This holds if the reply is to this frame or a newer one, or if no reply to this frame is expected any more.
+        """
         if self._reply is None:
             return False
         is_next = self._next is not None and self._next[0] == number
@@ -176,7 +179,7 @@ class FrameStream:
             await self._received(response)
 
     async def _disconnected(self, error: ServingError) -> None:
-        """Handle the error that ended a connection. End the stream if it is permanent; otherwise `_run` reconnects."""
+        """Handle the error that ended a connection. A permanent error ends the stream; otherwise `_run` reconnects."""
         self._num_refusals = self._num_refusals + 1 if isinstance(error, OverloadedError) else 0
         is_passing = 0 < self._num_refusals < _MAX_REFUSALS
         if not is_passing and not isinstance(error, (UnavailableError, SupersededError, DeadlineError)):

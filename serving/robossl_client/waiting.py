@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
-NextRequest = Callable[[], Coroutine[Any, Any, Any]]  # returns the next request of a stream; None at its end
+NextRequest = Callable[[], Coroutine[Any, Any, Any]]  # returns the next request of a stream; None at the end
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:

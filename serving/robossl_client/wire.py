@@ -28,7 +28,7 @@ TENSOR_TYPES: dict[str, type[np.generic]] = {
     "FP64": np.float64,
 }
 _NAMES = {np.dtype(kind).name: name for name, kind in TENSOR_TYPES.items()}
-_NO_DEADLINE_S = 1e9  # longer times mean that a call has no deadline; grpc then reports about 9e18 s
+_NO_DEADLINE_S = 1e9  # if more time is left, the call has no deadline; grpc then reports about 9e18 s
 
 Value = bool | int | float | str
 

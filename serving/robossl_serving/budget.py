@@ -21,7 +21,7 @@ from robossl_serving.refused import RefusedError
 from robossl_serving.requests import Priority
 
 _BATCH_PART = 0.75  # share of each pool that batch requests may use
-_LOOK_S = 0.25  # how often a waiting request checks that its client is still there
+_LOOK_S = 0.25  # seconds between checks whether the client of a waiting request has left
 # Requests of at least this size are large. The server keeps the memory of smaller requests for new frames.
 _LARGE_BYTES = 8 * MIB
 # If large requests have freed `_TRIM_BYTES`, memory goes back to the system at the next regular check.
@@ -66,7 +66,7 @@ class MemoryBudget:
         self._limits = limits
         self._num_decoders = num_decoders
         self._lock = threading.Lock()
-        self._queue: deque[threading.Condition] = deque()  # one condition for each waiting batch request, oldest first
+        self._queue: deque[threading.Condition] = deque()  # a condition per waiting batch request, oldest first
         self._num_decoding = 0
         self._num_batch = 0  # number of batch requests of all encoders; each of them also holds a thread
         self._freed = 0  # bytes freed by large requests since the last trim
@@ -136,7 +136,8 @@ class MemoryBudget:
         """Return freed memory to the system if large requests freed much; call this regularly.
 
         Args:
-            at_least: Minimum number of freed bytes, for a call between the regular calls; None for a regular call.
+            at_least: Return memory only if at least this many bytes were freed. None in the regular calls, which use
+                `_TRIM_BYTES`.
         """
         with self._lock:
             is_due = self._freed >= (_TRIM_BYTES if at_least is None else at_least)

@@ -143,7 +143,7 @@ def _say(line: str) -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Let glibc keep the memory of frames for the next frames, because mapping memory costs more than copying them."""
+    """Let glibc keep the memory of frames for later frames, because mapping memory costs more than copying a frame."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         libc.mallopt(_M_MMAP_THRESHOLD, 64 * 2**20)

@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 
 # A batch is worth running if each of its frames takes at most `_PAYS` times as long as a frame that runs alone.
-# The batch may take `_LONGER` times as long as one frame, not longer, because waiting frames age meanwhile.
+# The batch may take at most `_LONGER` times as long as one frame, because waiting frames age meanwhile.
 _PAYS = 0.8
 _LONGER = 2.0
 _SIZES = (1, 2, 4, 8, 16)
@@ -20,7 +20,7 @@ LARGER = 4  # height and width of the larger frame that is measured, as multiple
 
 @dataclass(frozen=True)
 class Costs:
-    """Run time of an encoder; `seconds` maps the number of frames in a run to its time, and must have the key 1."""
+    """Run times of an encoder. `seconds` gives the time of a run by its number of frames, and must have the key 1."""
 
     seconds: Mapping[int, float]
     pixels: int = 0  # height x width of the frames in the measured runs

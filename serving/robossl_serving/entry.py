@@ -25,7 +25,7 @@ class ModelEntry:
     current: int  # the version for all calls that name no version
     versions: Mapping[int, LoadedVersion]
     kept: frozenset[int]  # versions that the version policy or an operator wants; others are unloaded when unused
-    failed: tuple[int, ...]  # wanted versions that failed their checks
+    failed: tuple[int, ...]  # versions that should be loaded, but failed their checks
     missing: tuple[int, ...]  # versions that the version policy names but that are not on disk
     policy: pb.ModelVersionPolicy
     on_disk: Mapping[int, str | None]  # versions on disk, with the sha256 of model.onnx from the card
@@ -46,7 +46,7 @@ class ModelEntry:
             artefact: sha256 of the only model.onnx that the client accepts; None if the client accepts any.
 
         Raises:
-            RefusedError: the version is not loaded, or is not the pinned encoder.
+            RefusedError: the version is not loaded, or its model.onnx is not the one that the client accepts.
         """
         if artefact is not None:
             return self._find_pinned(version, artefact)
@@ -159,7 +159,7 @@ def _describe(entries: Sequence[ModelEntry]) -> tuple[dict[str, str], dict[str, 
 
 
 def log_change(old: ModelEntry | None, new: ModelEntry, *, is_serving: bool) -> None:
-    """Log if the current version changed, or if other wanted versions failed or are missing since the last time.
+    """Log if the current version changed, or if other versions than before failed their checks or are missing.
 
     The first version of a model is logged here only if the server listens already.
     """

@@ -11,13 +11,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-WorkSize = tuple[int, int, int]  # frames, height, width
+WorkSize = tuple[int, int, int]  # number of frames, their height, their width
 
 _DOUBT_S = 1.0  # an estimate halves in this time while no work of its size runs
-# Weight of the last measured time in the estimate, if this time is slower than the estimate.
-# A faster time replaces the estimate, so that only hopeless work is refused.
+# Weight of the last measured time in the estimate, if this time is longer than the estimate.
+# A shorter time replaces the estimate, so that only hopeless work is refused.
 _FOLLOW = 0.1
-# If less than this share of the shortest possible time is left until the deadline, not even a trial runs.
+# If less than this share of the shortest possible time is left until the deadline, work does not even run as a trial.
 _HOPELESS = 0.3
 # Work is refused for at most this multiple of the shortest possible time, or for the estimated time if that is longer.
 # Then a trial runs.

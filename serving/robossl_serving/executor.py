@@ -37,7 +37,7 @@ class Executor:
         on_run: Callable[[int, float], None],
         device: Device | None = None,
     ) -> None:
-        """Start the thread that runs waiting requests; without `device`, they never wait for other encoders."""
+        """Start the thread that runs waiting requests; without `device`, requests never wait for other encoders."""
         self._run = run
         self._name = name
         self._scheduler = scheduler

@@ -11,7 +11,7 @@ from robossl.encoders.onnx_session import read_card
 from robossl.errors import InputError
 
 _log = logging.getLogger("robossl.serving")
-FileStamp = tuple[tuple[int, int] | None, ...]  # modification time and size of each file; None if missing
+FileStamp = tuple[tuple[int, int] | None, ...]  # modification time and size of each file; None for a missing file
 
 
 def scan(root: Path) -> dict[str, list[int]]:
@@ -39,7 +39,7 @@ def nothing_found_error(root: Path) -> InputError:
 def log_incomplete(root: Path, logged: frozenset[Path]) -> frozenset[Path]:
     """Log version folders without a model.onnx, each once, and return them.
 
-    `logged` are those that were logged before.
+    `logged` holds the folders that were logged before.
     """
     found = frozenset(
         version

@@ -82,7 +82,7 @@ def _raw(
     *,
     max_bytes: int,
 ) -> bytes | None:
-    """Return the raw bytes of the input, or None if it has typed contents."""
+    """Return the raw bytes of the input, or None if its contents are typed (a list of numbers)."""
     is_shared = "shared_memory_region" in tensor.parameters
     raws = request.raw_input_contents
     if bool(raws) + tensor.HasField("contents") + is_shared != 1:

@@ -101,13 +101,14 @@ def _count_scans(encoded: Sequence[bytes]) -> list[int]:
 
 
 def jpeg_markers(image: bytes) -> Iterator[int]:
-    """Yield the codes of a JPEG's markers. If it has at most one scan, yield only the code of one start of scan.
+    """Yield the codes of a JPEG's markers, by which the caller counts the scans.
 
-    A scan is one pass of the decoder over all pixels, so the decoding time grows with the number of scans.
+    A scan is one pass of the decoder over all pixels, so the decoding time grows with the number of scans. If the JPEG
+    has at most one scan, yield only one code, that of the start of a scan.
     """
     if image.count(bytes((0xFF, _START_OF_SCAN))) <= 1:
-        # Most cameras write only one scan, so this fast way is enough for them.
-        # The count is right, because scan data never contain the bytes of a marker.
+        # This fast count of bytes is enough for most cameras, because they write only one scan.
+        # The data of a scan never contain the bytes of a marker, so they are not counted as another scan.
         yield _START_OF_SCAN
         return
     place = len(_JPEG)
@@ -152,7 +153,7 @@ def _decode_png(image: bytes, out: UInt8[ndarray, "h w 3"]) -> None:
         if opened.mode not in _PNG_MODES:  # Pillow would truncate 16-bit samples
             raise bad_request("a PNG has more than 8 bits a sample; convert it")
         height, width = out.shape[:2]
-        if opened.size != (width, height):  # the file has a second header with another size
+        if opened.size != (width, height):  # happens if the file has a second header with another size
             raise bad_request("an image is damaged")
         opened.load()
         rows = max(1, _STRIP // width)

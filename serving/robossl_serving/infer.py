@@ -181,6 +181,7 @@ class Inference:
                 ) from None
             except ClosedError:
                 # Another version took over since the model was found, or the server is shutting down.
+                # So find the model again.
                 pinned = read_options(job.message, self._limits).artefact
                 model = self._repository.find(job.message.model_name, job.message.model_version, pinned)
                 if model is job.model:
@@ -212,7 +213,7 @@ def _names_region(message: pb.ModelInferRequest) -> bool:
 
 
 def _held_bytes(message: pb.ModelInferRequest, limits: Limits) -> int:
-    """Return the size of what a request holds before decoding: its message and its data from shared memory."""
+    """Return the number of bytes that a request holds before decoding: its message and its data in shared memory."""
     held = int(message.ByteSize())
     for tensor in message.inputs:
         if "shared_memory_byte_size" in tensor.parameters:

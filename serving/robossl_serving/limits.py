@@ -11,7 +11,8 @@ MIB = 2**20
 class Limits:
     """Limits of a server; a call over a limit is refused before it uses much time or memory."""
 
-    # Maximum size of a message, also after decompression, and of all encoded images of a call in shared memory.
+    # Maximum size of a message, also after decompression. The encoded images of a call in shared memory have the same
+    # limit.
     message_bytes: int = 32 * MIB
     decoded_bytes: int = 64 * MIB  # maximum size of all decoded frames of a call
     scans: int = 64  # maximum number of passes over the pixels of a JPEG; JPEG encoders write about ten
@@ -21,9 +22,9 @@ class Limits:
     parameters: int = 64
     typed_values: int = 2**18  # maximum number of values in typed contents; limited, because each takes 50 ns to read
     name_chars: int = 128  # maximum length of a robot's or camera's name, or of an id
-    # Number of batch requests that may wait for one encoder. Of control requests, `waiting` + `streams` may wait.
+    # At most `waiting` batch requests and `waiting` + `streams` control requests may wait for one encoder.
     waiting: int = 64
-    streams: int = 256
+    streams: int = 256  # maximum number of open streams
     streams_per_client: int = 8
     unread_replies: int = 16  # maximum number of requests of a stream whose replies the client has not taken
     control_deadline_ms: int = 1000  # deadline of a control request if the client sets none

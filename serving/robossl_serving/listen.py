@@ -136,7 +136,7 @@ def _check_unix(host: str) -> None:
     """Check that no server listens on a unix socket, because grpc would replace the socket file.
 
     Raises:
-        ResourceError: a server listens there.
+        ResourceError: a server listens on the socket.
     """
     kind, _, name = host.partition(":")
     place = f"\0{name}" if kind == "unix-abstract" else name.removeprefix("//")

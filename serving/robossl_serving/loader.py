@@ -42,7 +42,7 @@ class ModelLoader:
         Args:
             name: Name of the model.
             version: Version number.
-            held: The version of this number that is loaded now; None if it is not loaded.
+            held: The loaded version with this number; None if it is not loaded.
             again: Whether to retry a version that failed before and whose files have not changed.
 
         Raises:

@@ -46,7 +46,7 @@ class _Handler(logging.Handler):
         """Write a record."""
         try:
             line = f"{self.format(record)}\n".encode()
-        except Exception:  # for example, the arguments of a library's record do not fit its text
+        except Exception:  # for example, the arguments of a library's record do not fit its format string
             self.handleError(record)
             return
         with contextlib.suppress(OSError):

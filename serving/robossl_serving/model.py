@@ -40,8 +40,8 @@ class SessionSettings:
 
     provider: Provider = "cpu"
     threads: int = 1
-    max_waiting: int = 64  # batch requests that may wait
-    max_slots: int = 64  # control requests that may wait, at most one for each camera of a robot
+    max_waiting: int = 64  # maximum number of waiting batch requests
+    max_slots: int = 64  # maximum number of waiting control requests; each camera has at most one
 
     def __post_init__(self) -> None:
         """Check the numbers.

@@ -76,7 +76,7 @@ class VersionChooser:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._unusable: dict[str, str] = {}  # by model name: the error that was logged last
+        self._unusable: dict[str, str] = {}  # the error that was logged last for each model, by model name
 
     def choose(
         self, name: str, on_disk: Collection[int], version: int | None

@@ -1,4 +1,4 @@
-"""Count the requests that are refused within a stream or for their token, and log them at a limited rate."""
+"""Count the requests that are refused within a stream or because of their token; log them at a limited rate."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ _EVERY_S = 10.0
 # These statuses are normal for a control loop under load, so they are counted in the metrics but not logged.
 _EXPECTED = {grpc.StatusCode.ABORTED, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 
-_MAX_CALLERS = 256  # callers beyond these share their lines
+# Maximum number of (caller, status) pairs that are logged separately. Further callers are logged together, by status.
+_MAX_CALLERS = 256
 
 _log = logging.getLogger("robossl.serving")
 
@@ -36,7 +37,7 @@ class Refusals:
     """Counts and logs the requests that are refused in one stream, or because of their token."""
 
     def __init__(self, event: str, on_refused: Callable[[grpc.StatusCode], None]) -> None:
-        """Log the refusals as this event, and tell `on_refused` the status of each."""
+        """Log the refusals under the name `event`, and tell `on_refused` the status of each."""
         self._event = event
         self._on_refused = on_refused
         self._lock = threading.Lock()
@@ -50,7 +51,7 @@ class Refusals:
         if refused.code in _EXPECTED:
             return
         facts = {"peer": peer, "status": refused.code.name, "reason": refused.message, **_facts(message), **more}
-        host = peer.rpartition(":")[0]  # every connection has a port of its own
+        host = peer.rpartition(":")[0]  # without the port, because every connection has another port
         now_s = time.monotonic()
         with self._lock:
             key = refused.code, host

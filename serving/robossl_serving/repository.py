@@ -62,7 +62,7 @@ class Repository:
         # By model: the version that a user loaded by number; it overrides the version policy.
         self._chosen: dict[str, int] = {}
         self._is_serving = False  # whether the server listens
-        self._incomplete: frozenset[Path] = frozenset()  # version folders that are ignored, which is logged once
+        self._incomplete: frozenset[Path] = frozenset()  # ignored version folders; each is logged only once
         self._unloaded: set[str] = set()  # models that a user unloaded; they are loaded again only on request
 
     def load_all(self) -> None:
@@ -139,7 +139,7 @@ class Repository:
             artefact: sha256 of the only model.onnx that the client accepts; None if the client accepts any.
 
         Raises:
-            RefusedError: the version is not loaded, or is not the pinned encoder.
+            RefusedError: the version is not loaded, or its model.onnx is not the one that the client accepts.
         """
         return self.entry(name).find(version, artefact)
 

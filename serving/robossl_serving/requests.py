@@ -22,7 +22,7 @@ class Request:
     outputs: tuple[str, ...]
     robot: str | None
     camera: str
-    # Capture time. All points in time in this class are by time.monotonic() of this machine.
+    # Capture time of the frames. All points in time in this class are by time.monotonic() of this machine.
     captured_s: float
     arrived_s: float
     deadline_s: float

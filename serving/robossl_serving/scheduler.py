@@ -26,11 +26,12 @@ _GUARD = 2.0
 # If a robot were due earlier, robots with fresh frames would crowd out the other robots.
 _DUE = 0.8
 _ACTIVE_S = 1.0  # a robot counts as active this long after its last frame
-# Number of remembered names: robot names per slot (waiting frame), and camera names per robot.
-# The number of names is limited, because clients can invent any number of them.
+# Maximum number of remembered robot names per slot (place for a waiting frame), and of camera names per robot.
+# Both are limited, because clients can invent any number of names.
 _NAMES = 8
 _DOUBT_S = 1.0  # while nothing runs, `_pace` (run time / expected run time) halves in this time
-# Weight of the last run in `_pace` if that run was slower than `_pace`. A faster run replaces `_pace`.
+# Weight of the last run's ratio (run time / expected run time) in `_pace`, if this ratio is above `_pace`.
+# A lower ratio replaces `_pace`.
 _FOLLOW = 0.1
 
 
@@ -82,10 +83,10 @@ class Scheduler:
         return min(robot.served_s for robot in self._robots.values() if robot.slots)
 
     def add(self, request: Request) -> Request | None:
-        """Queue a request; return the request that it displaces, or None.
+        """Queue a request; return the request that was replaced, or None if none was.
 
-        Each camera has at most one waiting request. Of two requests, the newer one stays in the queue, and the older
-        one is returned.
+        Each camera has at most one waiting request. If there are two, the newer request stays in the queue, and the
+        older request is returned, even if this is the added request.
 
         Raises:
             QueueFullError: too many requests wait.

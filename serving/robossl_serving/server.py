@@ -187,9 +187,10 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", limits.message_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_concurrent_streams", 3 * limits.waiting + limits.streams),
-        ("grpc.keepalive_time_ms", 10_000),  # so the server notices within 14 s that a robot left
+        # A ping after 10 s of silence, whose answer must come within 4 s, shows within 14 s that a robot left.
+        ("grpc.keepalive_time_ms", 10_000),
         ("grpc.keepalive_timeout_ms", 4_000),
-        ("grpc.http2.ping_timeout_ms", 4_000),  # otherwise the timeout is a minute, despite the line above
+        ("grpc.http2.ping_timeout_ms", 4_000),  # otherwise grpc waits a minute, even with `keepalive_timeout_ms`
         ("grpc.http2.settings_timeout", 10_000),  # time after which a client that stays silent is disconnected
         ("grpc.server_handshake_timeout_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),

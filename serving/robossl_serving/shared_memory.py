@@ -98,7 +98,7 @@ class SharedMemory:
         return raw
 
     def write(self, parameters: Any, raw: bytes) -> None:
-        """Write an output where its parameters point.
+        """Write an output to the place in shared memory that its parameters name.
 
         Raises:
             RefusedError: the output does not fit, or the region is gone.
@@ -110,7 +110,7 @@ class SharedMemory:
             os.pwrite(region.descriptor, raw, region.offset + offset)
 
     def place(self, parameters: Any) -> dict[str, Value | None]:
-        """Return the shared memory parameters of an output, which the reply repeats."""
+        """Return the shared memory parameters of an output, so that the reply can repeat them."""
         return {key: get_value(parameters[key]) for key in parameters if key.startswith("shared_memory_")}
 
     def close(self) -> None:

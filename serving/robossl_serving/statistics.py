@@ -23,7 +23,7 @@ class TimeHistogram:
     """A histogram of times in seconds."""
 
     sum_s: float = 0.0
-    # Number of times in each bin. Each bound in BOUNDS_S ends a bin, and the last bin is above all bounds.
+    # Number of values in each bin. Each bound in BOUNDS_S is the upper end of a bin; the last bin has no upper end.
     counts: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_S) + 1))
 
     def add(self, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Send frames as one client, by calls or by a stream, and record the replies in the client's trace."""
+"""Send frames as one client, by calls or by a stream, and record frames and replies in the client's `Trace`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LONGEST_REPLY_S = 5.0
 
 
 def ask_one_by_one(client: EncoderClient, frames: UInt8[ndarray, "b h w 3"], trace: Trace, ticks: Ticks) -> Trace:
-    """Send frames by calls, one at a time, until the end time of the trace, and record the replies in it."""
+    """Send frames by calls, one at a time, until the end time of the trace; record the replies in the trace."""
     for captured_s in ticks.wait_by(_sleep):
         trace.sent(captured_s)
         sent_s = time.monotonic()

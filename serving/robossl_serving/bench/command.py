@@ -29,7 +29,7 @@ LoadPattern = Literal["closed", "paced", "overload"]
 
 # Time limit for connecting. It is short, because the server should be running already.
 _CONNECT_MS = 2000.0
-# What the words of the report mean; those of lost frames are printed only if they occur.
+# Meanings of the words in the report. A reason for lost frames is printed only if it occurred.
 _WORDS = {
     "age": "from a frame's capture to its reply",
     "latency": "from sending to reply",

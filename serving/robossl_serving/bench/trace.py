@@ -23,7 +23,7 @@ class ServedFrame:
 
 @dataclass(slots=True)
 class Trace:
-    """Record of one client from `from_s` until `until_s` (time.monotonic()); earlier frames are warm-up."""
+    """Record of a client from `from_s` until `until_s` (time.monotonic()); earlier frames are ignored as warm-up."""
 
     kind: Priority
     name: str
@@ -46,7 +46,7 @@ class Trace:
     def served(self, captured_s: float, sent_s: float, reply: Reply) -> None:
         """Record a reply."""
         at_s = captured_s + reply.age_s
-        # Ignore replies after the end. They would look too good, because no newer frames compete with them.
+        # Ignore replies after the end. Their times would be too short, because no newer frames compete with them.
         if not self._counts(captured_s) or at_s > self.until_s:
             return
         self.replies.append(
