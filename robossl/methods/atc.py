@@ -75,7 +75,7 @@ class ATC(Method):
         return (replace(clip_view(self.config.view, clip), per_frame=OPERATIONS),)
 
     def forward(self, batch: Batch) -> Loss:
-        """Return InfoNCE of (c + MLP(c)) W, where c is the embedding of the earlier frame.
+        """Return the InfoNCE loss of the predictions W (c + MLP(c)), where c is the embedding of the earlier frame.
 
         The positive is the teacher's embedding of the later frame.
         """

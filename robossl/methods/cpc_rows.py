@@ -106,7 +106,7 @@ class RowsContext(nn.Module):
 
 
 class CPCRows(Method):
-    """InfoNCE of each prediction against all patches of the global batch."""
+    """InfoNCE loss: each prediction must find its patch among the patches of the global batch."""
 
     shared_in_batch = ("negatives",)
 

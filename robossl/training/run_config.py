@@ -65,8 +65,8 @@ class TrainConfig:
     batch_size: int = 256  # samples per step, over all ranks and micro-batches
     accumulate: int = 1  # number of micro-batches per step; each has its own batch statistics and negatives
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    # auto: the faster of the two on this machine, measured when the run starts. bf16 means autocast; logits and losses
-    # stay fp32.
+    # auto: fp32 or bf16, whichever is faster on this machine, measured when the run starts. With bf16, forward passes
+    # run under autocast, but logits and losses stay fp32.
     precision: Precision | Literal["auto"] = "auto"
     # CPU threads of each rank. None: the fastest number, measured when the run starts. 0: torch's default.
     threads: int | None = None

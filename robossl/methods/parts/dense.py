@@ -82,7 +82,7 @@ def check_boxes(*specs: ViewSpec) -> None:
     """Refuse views whose bins (feature-map cells) cannot be located in the source frame.
 
     Raises:
-        InputError: a view is rotated or turned, or is a clip.
+        InputError: a view is a clip, or its specification allows rotations or quarter turns.
     """
     for spec in specs:
         if spec.rotation_degrees or spec.turn_p:
