@@ -45,7 +45,7 @@ class Figure:
     high: float | None
     n: int  # number of frames that were measured
     clusters: int  # number of independent units (such as episodes) that the measured frames come from
-    reason: str | None = None  # why there is no value; None if there is one
+    reason: str | None = None  # why there is no value; None if there is a value
 
 
 @dataclass(frozen=True, slots=True)

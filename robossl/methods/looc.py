@@ -82,7 +82,7 @@ def looc_loss(
 
     Args:
         q: queries, embedded in each of the s = n + 1 spaces.
-        k: the v = s keys of the same samples, each embedded in all s spaces.
+        k: keys. Each sample has v = s keys, and each key is embedded in all s spaces.
         queues: negatives of each space.
         temperature: tau of the paper.
     """

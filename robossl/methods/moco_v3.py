@@ -34,7 +34,7 @@ from robossl.methods.parts.vit import (
 )
 from robossl.views import Batch, ViewSpec
 
-VIEW = replace(pairs.VIEW, interpolation="bilinear")  # as in the official code; for ResNet-50 it has scale 0.2 to 1
+VIEW = replace(pairs.VIEW, interpolation="bilinear")  # official code, which has scale 0.2 to 1 for ResNet-50
 
 
 @dataclass(frozen=True, slots=True)

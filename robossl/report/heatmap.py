@@ -39,7 +39,7 @@ class HeatmapRow:
     Args:
         key: Middle part of the id of a cell in the page: PREFIX-KEY-LEVEL.
         title: Name of the factor.
-        need: What the task needs of this factor, such as "EQUI". It is shown left of the cells.
+        need: What the task needs of this factor, such as "INV" (ignore it). It is shown left of the cells.
         cells: Cells by level (strength). A factor may have fewer levels than the heatmap has columns.
         last_judged: Highest level (strength) that counts for the verdict, such as SAFE. If the row has higher levels, a
             bar separates them from this level. For None, no bar is drawn.

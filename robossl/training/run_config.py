@@ -36,7 +36,7 @@ class MixConfig:
 
 @dataclass(frozen=True, slots=True)
 class DataConfig:
-    """Settings of the frames to train on and of how to read them."""
+    """Settings that say which frames to train on and how to read them."""
 
     store: Path
     split: str | None = "train"  # split to train on; None: every frame of the store
