@@ -201,6 +201,6 @@ def _columns(parts: Float[ndarray, "n ..."]) -> Float[ndarray, "n k"]:
 
 
 def _left_out(table: Float[ndarray, "g k"], statistic: Statistic) -> Float[ndarray, " g"]:
-    """For each cluster that has frames, return the statistic without that cluster."""
+    """Return one value for each cluster that has frames: the statistic without this cluster."""
     present = table[table[:, 0] > 0]
     return statistic(table.sum(axis=0) - present)

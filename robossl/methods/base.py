@@ -64,7 +64,7 @@ class Method(nn.Module):
     batch_norm_groups: int | None = None  # groups of the batch with separate batch-norm statistics; None: one group
     # What the loss of a sample uses from the other samples of its micro-batch, such as "negatives".
     shared_in_batch: tuple[str, ...] = ()
-    # Rows that the step's micro-batches so far passed to `remember`, for the method's memory (such as a queue of keys).
+    # Rows that were passed to `remember` in this step so far, for the method's memory (such as a queue of keys).
     # If this is None, `remember` updates the memory at once.
     _waiting: list[dict[str, Tensor]] | None = None
 

@@ -3,7 +3,8 @@
 Version 2 is the default. Version 1 has another head, temperature and augmentation, see configs/moco_v1_*. Batch-norm
 takes its statistics from groups of the batch, and keys are shuffled across these groups, even on a single device
 (section 3.3). The key encoder is a slow copy of the encoder. It is updated after the optimizer step. The official code
-updates it before the next forward pass. Both give the same result, because its first update finds two equal networks.
+updates it before each forward pass. Both give the same keys, because the update before the first forward pass averages
+two equal networks.
 Frames are turned grey after colour jitter, as in version 2; the official code of version 1 turns them grey before it.
 docs/methods.md lists further deviations.
 """

@@ -1,8 +1,8 @@
 """MoCo v3: each view's queries find the other view's keys in the global batch (arXiv:2104.02057).
 
 The key encoder is a slow copy of the encoder. It is updated after the optimizer step. The official code updates it
-before the next forward pass. Both give the same result, because its first update finds two equal networks.
-docs/methods.md lists the deviations.
+before each forward pass. Both give the same keys, because the update before the first forward pass averages two equal
+networks. docs/methods.md lists the deviations.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class MoCoV3Config:
 def contrast(
     q: Float[Tensor, "b d"], keys: Float[Tensor, "n d"], *, first: int, temperature: float
 ) -> Float[Tensor, ""]:
-    """Return `ctr` of the paper's algorithm 1: the loss of finding each query's key among all keys, averaged.
+    """Return `ctr` of the paper's algorithm 1, a loss that is low if each query finds its key among all keys.
 
     The value is 2 tau times a cross-entropy, where tau is the temperature. The caller gathers the keys of all ranks
     without gradients, and passes the index of this rank's first sample in the global batch as `first`. The mean of the

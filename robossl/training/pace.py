@@ -102,7 +102,7 @@ def measure(method: Method, config: RunConfig, settings: list[Setting], *, chann
     """Measure frames per second of the encoder, forward and backward, with each setting.
 
     The settings take turns, so that another busy process slows down all of them. A setting that reaches
-    less than half of the best speed is dropped after two steps. Weights, batch statistics and random generators do not
+    at most half of the best speed is dropped after two steps. Weights, batch statistics and random generators do not
     change.
     """
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
