@@ -16,7 +16,8 @@ from torch import Tensor
 
 from robossl.views import OPERATIONS, Operation, ViewSpec
 
-# Part of the random generator's counter. Code that uses the same seed for other purposes gets other random numbers.
+# This number is part of the random generator's counter, so that code with another purpose and the same seed gets
+# different random numbers.
 _DOMAIN = int.from_bytes(b"augment", "big")
 # Each frame has a row of _PER_FRAME uniform random numbers. These constants say which columns make which parameter.
 # _PER_FRAME is a multiple of four, because Philox makes numbers in blocks of four.

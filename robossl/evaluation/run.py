@@ -1,4 +1,4 @@
-"""Run an evaluation: make splits and tasks, compute features and score them. Only callbacks of the caller print."""
+"""Run an evaluation: make splits and tasks, compute features and score them. The caller's callbacks print messages."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def run_evaluation(
         watch: Function that is called with the progress; see `Watch`.
 
     Raises:
-        InputError: the settings, labels, splits or models cannot be used, or the predictions of a protocol cannot.
+        InputError: the settings, labels, splits, models or a protocol's predictions cannot be used.
     """
     started = time.perf_counter()
     _check_labels(store, settings, models)
@@ -191,7 +191,7 @@ def _plan(tasks: list[LabelTask], groups: list[SubjectGroup], frames: FrameRows,
 
 
 def _remarks(store: Store, settings: EvaluationSettings, groups: list[SubjectGroup]) -> list[str]:
-    """Return warnings about encoders that were pretrained on this store, so that they may have seen new test frames."""
+    """Return a warning if encoders were trained on the store before it was split anew: they may know test frames."""
     trained = [group.name for group in groups if any(store.content_hash in about["data"] for about in group.about)]
     if settings.split_by is None or not trained:
         return []

@@ -10,8 +10,8 @@ Some dimensions move in few episodes, such as a gripper in two of ten. A dimensi
 `min_std` over all frames. If any one fold is left out, the std over the other frames must be at least half of
 `min_std`, because every fit must see the dimension move. Such a dimension may still hardly move in a resample, or in an
 inner fold that chooses the penalty. If its squared deviation there is less than `LEAST_DEVIATION` times that of all
-frames, R2 divides by the squared deviation of all frames instead. For resamples, R2 is the R2 of all episodes plus a
-difference, and only this difference is divided so. If a dimension moves in most episodes, its R2 is not affected.
+frames, R2 divides by the squared deviation of all frames instead. For a resample, only the difference from the R2 of
+all episodes is divided this way. If a dimension moves in most episodes, its R2 is not affected.
 """
 
 from __future__ import annotations

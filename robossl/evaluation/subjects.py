@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SubjectGroup:
-    """One row of a table: an encoder or baseline, or several (such as seeds) whose scores are averaged."""
+    """One row of a table: an encoder or a baseline, or several of them (such as seeds) whose scores are averaged."""
 
     name: str  # name of the row; no other row of the table has it
     kind: Kind

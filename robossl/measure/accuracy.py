@@ -32,8 +32,8 @@ class EpisodeResamples:
         """Return balanced accuracy with its percentile interval; bounds are nan if a class has a single episode.
 
         Args:
-            hits: Share of correct predictions in each episode, in [0, 1]. If a network was trained or drawn with
-                several seeds, `hits` has a row for each seed, and the estimate is the mean over seeds.
+            hits: Share of correct predictions in each episode, in [0, 1]. With several seeds (of training or of random
+                weights), `hits` has a row for each seed, and the estimate is the mean over seeds.
             sizes: Number of frames of each episode, for a score over frames. None: every episode counts once.
             level: Share of the resamples inside the interval.
         """

@@ -5,7 +5,7 @@ frames. All encoders and reference encoders (baselines) are scored on the same d
 
 `evaluate` and `regress` use `percentile_interval`, with n - 1 draws from n clusters. With n draws, the variance would
 be too small by the factor (n - 1) / n, which is a fifth at n = 5 (Rao & Wu, "Resampling inference with complex survey
-data", JASA 1988). If an encoder was trained or drawn with several seeds, each resample scores one of these seeds.
+data", JASA 1988). If a row of a table has several seeds (of training or random weights), each resample scores one.
 
 `probe` uses `bca_interval`, because its statistics (ratios, shares near 1) are skewed (BCa: Efron, "Better bootstrap
 confidence intervals", JASA 1987). Plain BCa intervals are too short at 20 to 60 clusters. Ours are therefore longer:

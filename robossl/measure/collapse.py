@@ -88,7 +88,7 @@ class CollapseMonitor:
         rank = _mean([effective_rank(z) for z in outputs])
         metrics = {
             "health/std": _mean(stds),
-            # The std of outputs that are spread evenly over the sphere.
+            # This would be the std if the outputs were spread evenly over the sphere.
             "health/std_reference": sum(z.shape[1] ** -0.5 for z in outputs) / len(outputs),
             "health/rank": rank,
             "health/uniformity": _mean([uniformity(z) for z in outputs]),

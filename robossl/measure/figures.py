@@ -45,7 +45,7 @@ class Figure:
     high: float | None
     n: int  # number of frames that were measured
     clusters: int  # number of independent units (such as episodes) that the measured frames come from
-    reason: str | None = None  # why there is no value; None if there is one
+    reason: str | None = None  # why there is no value; None if there is a value
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +83,10 @@ class Draws:
         Args:
             parts: The numbers of each frame that are summed over frames.
             statistic: Function from the sums to the value.
-            limits: Least and largest possible value, such as 0 and 1 for a share of hits. An interval, which is longer
-                than the range of the resamples, is cut off there. If all frames lie on one of two finite limits,
-                resamples have no spread. The bound on the other side is then the exact binomial bound, as if each
-                cluster (such as an episode) were one hit or miss.
+            limits: Least and largest possible value, such as 0 and 1 for a share of hits. The interval is cut off
+                there, because it can be longer than the range of the resamples. If all frames have the value of one
+                limit, the resamples have no spread. If both limits are finite, the other bound is then the exact
+                binomial bound, as if each cluster (such as an episode) were one hit or miss.
         """
         table, known = self._table(parts)
         clusters = int((table[:, 0] > 0).sum())
@@ -134,7 +134,10 @@ class Draws:
         return float(2 * t.sf(abs(figure.value) / error, len(left_out) - 1))
 
     def _table(self, parts: Float[ndarray, "n ..."]) -> tuple[Float[ndarray, "g k"], Bool[ndarray, " n"]]:
-        """Return the sums of each cluster (number of frames, then each part) and a mask of the frames that count."""
+        """Return a row for each cluster (its number of frames, then the sum of each part), and a mask.
+
+        The mask tells which frames are included. A frame is left out if one of its parts is nan or infinite.
+        """
         columns = _columns(parts)
         known = np.isfinite(columns).all(axis=1)
         columns = np.column_stack([np.ones(len(columns)), columns])[known]
@@ -198,6 +201,6 @@ def _columns(parts: Float[ndarray, "n ..."]) -> Float[ndarray, "n k"]:
 
 
 def _left_out(table: Float[ndarray, "g k"], statistic: Statistic) -> Float[ndarray, " g"]:
-    """For each cluster that has frames, return the statistic without that cluster."""
+    """Return one value for each cluster that has frames: the statistic without this cluster."""
     present = table[table[:, 0] > 0]
     return statistic(table.sum(axis=0) - present)

@@ -189,7 +189,8 @@ def is_live(mean: Float[ndarray, " d"], std: Float[ndarray, " d"]) -> Bool[ndarr
 def _decompose(x: Float[ndarray, "n d"], *, keep: int) -> tuple[Any, Any, Any]:
     """Return the `keep` leading right singular vectors, singular values and left singular vectors of x.
 
-    If x has a lower rank, return fewer. They are computed from the smaller of the Gram matrices x.T @ x and x @ x.T.
+    If x has a lower rank, return fewer of them. The decomposition is computed from the smaller of the Gram matrices
+    x.T @ x and x @ x.T.
     """
     tall = x.shape[0] >= x.shape[1]
     values, vectors = np.linalg.eigh(x.T @ x if tall else x @ x.T)

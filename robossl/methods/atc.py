@@ -1,9 +1,9 @@
 """ATC: predict how a slow copy of the encoder embeds the frame that comes k steps later (arXiv:2009.08319).
 
-The two frames of a clip are augmented separately. The paper shifts frames by up to 4 pixels: every frame on DMControl,
-a tenth of the frames on DMLab and Atari. Here each frame is cropped to 80 % or more of its area. Set `view.ratio` to
-the aspect ratio of your frames, because a crop of another shape cannot cover 80 %. docs/methods.md lists further
-deviations.
+The two frames of a clip are augmented separately. The paper shifts frames by up to 4 pixels. It shifts every frame on
+DMControl, and a tenth of the frames on DMLab and Atari. Here each frame is cropped to 80 % or more of its area. Set
+`view.ratio` to the aspect ratio of your frames, because a crop of another shape cannot cover 80 %. docs/methods.md
+lists further deviations.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class ATCConfig:
 
 
 class ATC(Method):
-    """InfoNCE whose negatives are the later frames of the other clips on all ranks."""
+    """InfoNCE loss. The negatives are the later frames of the other clips on all ranks."""
 
     takes_clips = True
     shared_in_batch = ("negatives",)
@@ -75,7 +75,7 @@ class ATC(Method):
         return (replace(clip_view(self.config.view, clip), per_frame=OPERATIONS),)
 
     def forward(self, batch: Batch) -> Loss:
-        """Return InfoNCE of (c + MLP(c)) W, where c is the embedding of the earlier frame.
+        """Return the InfoNCE loss of the predictions W (c + MLP(c)), where c is the embedding of the earlier frame.
 
         The positive is the teacher's embedding of the later frame.
         """

@@ -61,10 +61,10 @@ class Method(nn.Module):
     encoder: Encoder  # the exported encoder: student or teacher, whichever the paper evaluates
     constant_lr: tuple[str, ...] = ()  # prefixes of the parameters whose learning rate does not decay
     takes_clips: bool = False  # whether the method's views are clips: frames with a time axis
-    batch_norm_groups: int | None = None  # number of groups of the batch with separate batch-norm statistics; None: one
+    batch_norm_groups: int | None = None  # groups of the batch with separate batch-norm statistics; None: one group
     # What the loss of a sample uses from the other samples of its micro-batch, such as "negatives".
     shared_in_batch: tuple[str, ...] = ()
-    # Rows for the method's memory (such as a queue of keys), from the step's micro-batches so far.
+    # Rows that were passed to `remember` in this step so far, for the method's memory (such as a queue of keys).
     # If this is None, `remember` updates the memory at once.
     _waiting: list[dict[str, Tensor]] | None = None
 

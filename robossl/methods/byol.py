@@ -2,10 +2,10 @@
 
 The slow copy is the paper's target network. After each optimizer step its parameters move towards the trained
 network's. Its buffers (such as batch-norm statistics) are not averaged. The exported encoder is that of the trained
-network. The views (augmented frames) have the strengths and probabilities of table 6, but torchvision's operations, as
-in the methods that adopted these views. BYOL's own code adds a constant to change brightness, changes contrast about
-each channel's mean and saturation in HSV, and pads with zeros before it blurs. Set `view: {colour: byol}` to use these
-operations. docs/methods.md lists further deviations.
+network. Each view (augmented frame) is made by torchvision's operations, with the strengths and probabilities of table
+6. MoCo v3, Barlow Twins and VICReg do the same. The operations of BYOL's own code differ: brightness adds a constant,
+contrast is changed about the mean of each channel, saturation is changed in HSV, and blur pads with zeros. Set
+`view: {colour: byol}` to use these operations. docs/methods.md lists further deviations.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class BYOLConfig:
 
 
 def regression(q: Float[Tensor, "b d"], z: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
-    """Return the paper's equation 2: the squared distance of q and z, scaled to norm 1, averaged over the batch.
+    """Return the paper's equation 2: the mean squared distance of q and z after both are scaled to norm 1.
 
     The mean of the ranks' values is the loss of the global batch, so no embeddings are gathered.
     """

@@ -60,8 +60,8 @@ class CPCConfig:
     temperature: float = 1.0  # equation 3 has no temperature
     target: Literal["online", "stop_gradient", "ema"] = "online"
     momentum: float = 0.99  # momentum of the "ema" target
-    columns: dict[str, int] = field(default_factory=dict)  # width of each continuous column that the context sees
-    discrete_columns: dict[str, int] = field(default_factory=dict)  # number of values of each discrete column
+    columns: dict[str, int] = field(default_factory=dict)  # width of each continuous column, such as joint states
+    discrete_columns: dict[str, int] = field(default_factory=dict)  # number of different values of each discrete column
     column_dim: int = 32  # width of each embedded column
     column_lag: int = 0  # delay of columns in frames; rlpyt: 1, so that a frame comes with the action that led to it
     view: ViewSpec = VIEW
@@ -100,7 +100,7 @@ class CPCConfig:
 
 
 class CPC(Method):
-    """InfoNCE of each prediction against all frames of the global batch."""
+    """InfoNCE loss: each prediction must find its frame among the frames of the global batch."""
 
     takes_clips = True
 

@@ -39,7 +39,7 @@ VIEW = ViewSpec(size=256, scale=(0.7, 1.0), jitter_p=0.0, grayscale_p=1.0, blur_
 
 @dataclass(frozen=True, slots=True)
 class CPCRowsConfig:
-    """CPC on images with the paper's numbers: a 7 x 7 grid of 64-pixel patches, half overlapping."""
+    """CPC on images with the paper's numbers: a 7 x 7 grid of 64-pixel patches that overlap by half."""
 
     patch_size: int = 64  # side of a patch, in pixels of the view
     patch_stride: int = 32
@@ -106,7 +106,7 @@ class RowsContext(nn.Module):
 
 
 class CPCRows(Method):
-    """InfoNCE of each prediction against all patches of the global batch."""
+    """InfoNCE loss: each prediction must find its patch among the patches of the global batch."""
 
     shared_in_batch = ("negatives",)
 

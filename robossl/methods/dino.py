@@ -28,7 +28,7 @@ from robossl.methods.parts.view_pairs import BLUR_P, SOLARIZE_P, VIEW, pair_of
 from robossl.methods.parts.vit import plain_bicubic, require_transformer, start_class_token
 from robossl.views import Batch, ViewSpec
 
-# BYOL's augmentation, but no crop is smaller than 40 % of the frame.
+# The augmentation is BYOL's, but no global crop is smaller than 40 % of the frame.
 GLOBAL_0, GLOBAL_1 = pair_of(replace(VIEW, scale=(0.4, 1.0)), blur_p=BLUR_P, solarize_p=SOLARIZE_P)
 LOCAL = replace(GLOBAL_0, size=96, scale=(0.05, 0.4), blur_p=0.5)
 MAX_WARMUP = 0.3  # longest warm-up of the teacher's temperature, as a share of the run's steps (as in lightly-train)
@@ -37,7 +37,7 @@ MAX_FREEZE = 0.1  # longest freeze of the last layer, as a share of the run's st
 
 @dataclass(frozen=True, slots=True)
 class DINOConfig:
-    """DINO with the paper's numbers. Schedules count steps at the paper's batch size, 1024 (1250 per ImageNet epoch).
+    """DINO with the paper's numbers. Numbers of steps are for the batch size 1024 (1250 steps per ImageNet epoch).
 
     The temperatures are those of the paper and of the authors' 300-epoch command. Their 100-epoch command has a
     constant teacher temperature of 0.04, as in configs/dino_vit_small_imagenet.yaml.
@@ -104,7 +104,7 @@ class DINOConfig:
 
 
 class DINO(Method):
-    """Cross-entropy between the student's output on each crop and the teacher's output on every other global crop."""
+    """Cross-entropy between the teacher's output on a global crop and the student's output on a different crop."""
 
     def __init__(self, encoder: Encoder, config: DINOConfig) -> None:
         super().__init__()

@@ -82,7 +82,7 @@ def looc_loss(
 
     Args:
         q: queries, embedded in each of the s = n + 1 spaces.
-        k: the v = s keys of the same samples, each embedded in all s spaces.
+        k: keys. Each sample has v = s keys, and each key is embedded in all s spaces.
         queues: negatives of each space.
         temperature: tau of the paper.
     """
@@ -123,9 +123,10 @@ class LooC(Method):
         return (view, view, *(replace(view, as_first=operations) for operations in self.config.kept))
 
     def forward(self, batch: Batch) -> Loss:
-        """Return the loss. For each kept augmentation, the metric `kept_...` is the share of queries that keep it.
+        """Return the loss. The metrics `kept_...` measure how well each embedding space keeps its augmentation.
 
-        A query keeps an augmentation if, in the space for it, the nearest key is the key with the same draw of it.
+        For each augmentation that has its own space, the metric is a share of queries. A query counts if the nearest of
+        its sample's keys in that space was made with the same random parameters of this augmentation.
         """
         q = unit(self.projector(self.encoder(batch.views[0].pixels).pooled))
         k = torch.stack([self.keys(view.pixels, number=i) for i, view in enumerate(batch.views[1:])])

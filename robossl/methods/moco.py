@@ -3,7 +3,8 @@
 Version 2 is the default. Version 1 has another head, temperature and augmentation, see configs/moco_v1_*. Batch-norm
 takes its statistics from groups of the batch, and keys are shuffled across these groups, even on a single device
 (section 3.3). The key encoder is a slow copy of the encoder. It is updated after the optimizer step. The official code
-updates it before it encodes the next keys, which is equivalent, because the update of a fresh copy changes nothing.
+updates it before each forward pass. Both give the same keys, because the update before the first forward pass averages
+two equal networks.
 Frames are turned grey after colour jitter, as in version 2; the official code of version 1 turns them grey before it.
 docs/methods.md lists further deviations.
 """
@@ -39,7 +40,7 @@ class MoCoConfig:
     queue_size: int = 65536  # v1, section 3.2
     head: Literal["mlp", "linear"] = "mlp"  # v2, section 3; v1: linear
     output_dim: int = 128  # v1, section 3.3; the hidden layer is as wide as the feature
-    batch_norm_groups: int = 8  # number of groups; v1, section 3.3: one on each of 8 GPUs; 1: no shuffling
+    batch_norm_groups: int = 8  # groups with separate statistics; v1, section 3.3: 8 GPUs; 1: no shuffling
     view: ViewSpec = VIEW
 
     def __post_init__(self) -> None:

@@ -1,8 +1,8 @@
 """MoCo v3: each view's queries find the other view's keys in the global batch (arXiv:2104.02057).
 
 The key encoder is a slow copy of the encoder. It is updated after the optimizer step. The official code updates it
-before it encodes the next keys, which is equivalent, because the update of a fresh copy changes nothing.
-docs/methods.md lists the deviations.
+before each forward pass. Both give the same keys, because the update before the first forward pass averages two equal
+networks. docs/methods.md lists the deviations.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from robossl.methods.parts.vit import (
 )
 from robossl.views import Batch, ViewSpec
 
-VIEW = replace(pairs.VIEW, interpolation="bilinear")  # as in the official code; for ResNet-50 it has scale 0.2 to 1
+VIEW = replace(pairs.VIEW, interpolation="bilinear")  # official code, which has scale 0.2 to 1 for ResNet-50
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class MoCoV3Config:
 def contrast(
     q: Float[Tensor, "b d"], keys: Float[Tensor, "n d"], *, first: int, temperature: float
 ) -> Float[Tensor, ""]:
-    """Return `ctr` of the paper's algorithm 1: how well each query finds its key among all keys.
+    """Return `ctr` of the paper's algorithm 1, a loss that is low if each query finds its key among all keys.
 
     The value is 2 tau times a cross-entropy, where tau is the temperature. The caller gathers the keys of all ranks
     without gradients, and passes the index of this rank's first sample in the global batch as `first`. The mean of the

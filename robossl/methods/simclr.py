@@ -1,9 +1,9 @@
 """SimCLR: the other samples of the batch are the negatives (arXiv:2002.05709).
 
 The loss is the paper's mean over the 2N anchors. The official code adds the means of two halves, which gives twice our
-value. The view (augmented frame) has the strengths of appendix A, but torchvision's operations. SimCLR's own code
-changes contrast about each channel's mean and saturation in HSV, and pads with zeros before it blurs. Set
-`view: {colour: simclr}` to use these operations. docs/methods.md lists further deviations.
+value. Each view (augmented frame) is made by torchvision's operations, with the strengths of appendix A. The operations
+of SimCLR's own code differ: contrast is changed about the mean of each channel, saturation is changed in HSV, and blur
+pads with zeros. Set `view: {colour: simclr}` to use these operations. docs/methods.md lists further deviations.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class SimCLRConfig:
     temperature: float = 0.1  # table 5
     projector_layers: int = 2  # section 2.1; SimCLR v2 has 3 (arXiv:2006.10029)
     output_dim: int = 128  # section 2.1; hidden layers are as wide as the feature
-    head: Literal["paper", "official"] = "paper"  # official: batch-norm in and after the head, weights of std 0.01
+    head: Literal["paper", "official"] = "paper"  # official: batch-norm in and after the head, initial std 0.01
     view: ViewSpec = VIEW
 
     def __post_init__(self) -> None:

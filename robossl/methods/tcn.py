@@ -129,7 +129,7 @@ class TCN(Method):
         means = global_means(
             {
                 "loss": mean_where(losses, counted),
-                "active": mean_where((losses > 0).to(gap.dtype), counted),  # share of pairs with a gradient
+                "active": mean_where((losses > 0).to(gap.dtype), counted),  # share of pairs whose loss is above 0
                 "accuracy": mean_where((gap < 0).to(gap.dtype), has_far),
                 "chance": mean_where(torch.full_like(gap, 0.5), has_far),
                 "has_far": mean_where(has_far.to(gap.dtype), torch.ones_like(has_far)),

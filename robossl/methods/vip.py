@@ -79,7 +79,7 @@ class VIP(Method):
         self.step = 0
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """Return one clip: the first frame, a frame on the way, the next frame, the goal."""
+        """Return a clip of four frames: the first, one on the way to the goal, the frame after it, and the goal."""
         return (clip_view(self.config.view, ClipSpec(4, self.config.step_seconds, rule="goal")),)
 
     def before_step(self, step: int, steps: int) -> None:
@@ -91,6 +91,7 @@ class VIP(Method):
 
         V is the value, o_0 the first frame of a clip, o_k and o_k+1 are consecutive frames, and gamma is the discount.
         The reward r is 0 at the goal and -1 before it. The penalties are on the norms of embeddings.
+        If `num_negatives` is not 0, a second log mean exp over frames of other videos is added.
         """
         view, gamma = batch.views[0], self.config.discount
         z = encode_clip(self.encoder, self.projector, view.pixels)
@@ -106,7 +107,7 @@ class VIP(Method):
         means = global_means(
             {
                 "start": mean_where(start, valid),
-                # Share of the clips whose next frame is nearer to the goal.
+                # Share of the clips in which o_k+1 is nearer to the goal than o_k.
                 "accuracy": mean_where((v_next > v_now).to(z.dtype), valid),
                 "chance": mean_where(torch.full_like(v_now, 0.5), valid),
                 "distance": mean_where(-v_first.detach(), valid),

@@ -14,7 +14,7 @@ from robossl.report.drawing import GREY, INK, LINE, SOFT, WIDTH, canvas, format_
 
 LEVELS = (1, 2, 3, 4, 5)
 COLUMNS = {1: "1 mild", 5: "5 severe"}
-# In points: width of the column of names, and of the column to its right, which shows `HeatmapRow.need`.
+# Widths in points: the column of names, then the column to its right, which shows `HeatmapRow.need`.
 NAMES, GUTTER = 92, 38
 ROW, GROUP, TOP, BOTTOM = 25, 20, 42, 50
 CELL = (WIDTH - NAMES - GUTTER - 2) / len(LEVELS)
@@ -39,10 +39,10 @@ class HeatmapRow:
     Args:
         key: Middle part of the id of a cell in the page: PREFIX-KEY-LEVEL.
         title: Name of the factor.
-        need: What the task needs of this factor, such as "EQUI". It is shown left of the cells.
+        need: What the task needs of this factor, such as "INV" (ignore it). It is shown left of the cells.
         cells: Cells by level (strength). A factor may have fewer levels than the heatmap has columns.
-        last_judged: Highest level (strength) that gets a verdict. A bar is drawn to the right of its cell. For None, no
-            bar is drawn.
+        last_judged: Highest level (strength) that counts for the verdict, such as SAFE. If the row has higher levels, a
+            bar separates them from this level. For None, no bar is drawn.
     """
 
     key: str

@@ -63,7 +63,7 @@ class Gallery:
 
     @property
     def num_shown(self) -> int:
-        """Number of neighbours that the encoder found for all queries. Random weights found equally many."""
+        """Number of neighbours that the encoder found for all queries. The random weights found the same number."""
         return sum(len(query.encoder) for query in self.queries)
 
     @property

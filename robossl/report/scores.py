@@ -52,9 +52,9 @@ class ScoreCard(NamedTuple):
 
 
 class FirstMeasurement(NamedTuple):
-    """What to do with a run that nothing has evaluated."""
+    """What to do with a run whose encoder was never evaluated."""
 
-    reason: str  # why no score is possible yet; "" if one is
+    reason: str  # why no score is possible yet; "" if a score is possible
     command: str
 
 

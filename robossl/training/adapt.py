@@ -75,7 +75,7 @@ def describe_lengthening(config: RunConfig, folder: RunFolder) -> tuple[str, ...
 
 
 def _drop_missing_splits(data: DataConfig, stores: Sequence[Store]) -> tuple[DataConfig, list[str]]:
-    """Remove the split of each store that has no splits, so that all its frames are used; return a line for each."""
+    """For each store without splits, use all frames instead of the configured split; return a line for each change."""
     first, *others = (not any(store.manifest.splits) for store in stores)
     lines = [
         f"{part.store} has no splits: all of it is trained on, not only split {part.split!r}"

@@ -92,7 +92,7 @@ def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -
 
 
 def check_batch(config: RunConfig, ranks: Ranks) -> None:
-    """Refuse a batch that ranks and micro-batches cannot share equally, and micro-batches of one frame."""
+    """Refuse a batch that cannot be divided equally among ranks and micro-batches, and micro-batches of one frame."""
     parts = ranks.world_size * config.train.accumulate
     if config.train.batch_size % parts:
         raise InputError(

@@ -35,7 +35,7 @@ def command(argv: Sequence[str]) -> int:
     _check_recipe(known.config, argv, rest)
     asks_for_help = bool({"-h", "--help"} & set(rest))
     yaml, out = resolve(find_config(known.config), out=known.out, resume=known.resume or asks_for_help)
-    # torch takes seconds to import, timm and the probes as many again. What was typed is checked as early as possible.
+    # Importing torch, timm and the probes takes many seconds. The command line is therefore checked before that.
     from robossl.common.config import load, override
     from robossl.training.run_config import RunConfig
 
@@ -46,7 +46,7 @@ def command(argv: Sequence[str]) -> int:
     keep_freed_memory()
     try:
         pretrain(config, out=out, resume=known.resume)
-    except RunInterrupted as stopped:  # `pretrain` has said so already, on one rank
+    except RunInterrupted as stopped:  # `pretrain` has already printed the message, on the main rank
         return stopped.exit_code
     return 0
 

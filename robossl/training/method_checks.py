@@ -12,10 +12,10 @@ from robossl.views import ViewSpec
 
 
 def check_method(found: object, config: MethodConfig) -> Method:
-    """Return what a configuration built if it is a method with an encoder.
+    """Check that a configuration built a method with an encoder, and return this method.
 
     Raises:
-        InputError: it is no `Method`, or has no encoder as `encoder`.
+        InputError: the object is no `Method`, or its attribute `encoder` is no encoder.
     """
     if not isinstance(found, Method):
         raise InputError(
@@ -50,10 +50,12 @@ def read_views(method: Method) -> tuple[ViewSpec, ...]:
 
 
 def check_loss(found: object, method: Method) -> Loss:
-    """Return the result of a forward pass if it is a `Loss` as its docstring says; this reads no value.
+    """Check that a forward pass returned a valid `Loss` (see its docstring), and return this `Loss`.
+
+    Types and shapes are checked, but no values.
 
     Raises:
-        InputError: it is something else.
+        InputError: the forward pass returned something else.
     """
     about = f"{code_name(type(method))}.forward()"
     if not isinstance(found, Loss):
@@ -87,10 +89,10 @@ def _why_wrong_loss(loss: Loss) -> str:
 def check_gradient(method: Method) -> None:
     """Check after a backward pass that the encoder learns.
 
-    An encoder without any parameter that requires a gradient passes: a teacher, or one that the method freezes.
+    An encoder without any parameter that requires a gradient passes. It may be a teacher, or the method froze it.
 
     Raises:
-        InputError: no parameter of the encoder that requires a gradient has one.
+        InputError: the encoder has parameters that require a gradient, but none of them got a gradient.
     """
     trained = [weight for weight in method.encoder.parameters() if weight.requires_grad]
     if trained and all(weight.grad is None for weight in trained):

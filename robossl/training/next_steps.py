@@ -21,7 +21,8 @@ from robossl.probes.profile import Thresholds
 from robossl.report.command import report
 from robossl.report.neighbours import NUM_NEIGHBOURS
 
-# A probe is suggested only for a store with at least this number of episodes: half of them are judged.
+# A probe is suggested only for a store with at least this number of episodes. The probe judges half of the episodes,
+# so the store needs twice the number that a verdict requires.
 PROBED_EPISODES = 2 * Thresholds().least_clusters(has_label=False)
 # Minimum number of episodes per class. These values are tried if the usual minimum leaves fewer than two classes.
 FEWER_EPISODES = (2, 1)

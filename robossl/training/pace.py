@@ -21,7 +21,7 @@ from robossl.training.run_config import Precision, RunConfig
 MEASURED_SECONDS = 1.5
 # Number of frames in a measured step. With more frames, steps of a large backbone on a CPU would take too long.
 MEASURED_FRAMES = 16
-# fp32 is chosen unless bf16 is faster by this factor. The same holds for more threads against fewer.
+# A setting is preferred to a simpler one (fp32, fewer threads) only if it is faster by more than this factor.
 CLEARLY_FASTER = 1.1
 
 
@@ -41,7 +41,7 @@ def settle(
 ) -> tuple[RunConfig, tuple[str, ...]]:
     """Return the configuration with a fixed precision and number of threads, and a remark on how they were chosen.
 
-    Values that the configuration gives are kept. All ranks get those of the main rank.
+    Values that the configuration gives are kept. All ranks get the values of the main rank.
 
     Args:
         config: The configuration; `train.precision` may be "auto" and `train.threads` None.
@@ -70,7 +70,7 @@ def settle(
 def candidates(config: RunConfig) -> list[Setting]:
     """List the settings to choose from: those that the configuration and OMP_NUM_THREADS leave open.
 
-    Numbers of threads are powers of two, and the number of CPUs.
+    The numbers of threads to try are the powers of two up to the number of CPUs, and the number of CPUs itself.
     """
     train = config.train
     precisions: tuple[Precision, ...] = ("fp32", "bf16") if train.precision == "auto" else (train.precision,)
@@ -93,8 +93,9 @@ def choose(rates: dict[Setting, float]) -> Setting:
 def measure(method: Method, config: RunConfig, settings: list[Setting], *, channels_last: bool) -> dict[Setting, float]:
     """Measure frames per second of the encoder, forward and backward, with each setting.
 
-    The settings take turns, so that a busy neighbour slows down all of them. A setting that is slower than half of the
-    best is dropped after its first two steps. Weights, batch statistics and random generators stay as they are.
+    The settings take turns, so that another busy process slows down all of them. A setting that reaches
+    at most half of the best speed is dropped after two steps. Weights, batch statistics and random generators do not
+    change.
     """
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     # The method's encoder may be a teacher, which gets no gradients.

@@ -36,7 +36,7 @@ class MixConfig:
 
 @dataclass(frozen=True, slots=True)
 class DataConfig:
-    """Settings of the frames to train on and of how to read them."""
+    """Settings that say which frames to train on and how to read them."""
 
     store: Path
     split: str | None = "train"  # split to train on; None: every frame of the store
@@ -65,8 +65,8 @@ class TrainConfig:
     batch_size: int = 256  # samples per step, over all ranks and micro-batches
     accumulate: int = 1  # number of micro-batches per step; each has its own batch statistics and negatives
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    # auto: the faster of the two on this machine, measured when the run starts. bf16 means autocast; logits and losses
-    # stay fp32.
+    # auto: fp32 or bf16, whichever is faster on this machine, measured when the run starts. With bf16, forward passes
+    # run under autocast, but logits and losses stay fp32.
     precision: Precision | Literal["auto"] = "auto"
     # CPU threads of each rank. None: the fastest number, measured when the run starts. 0: torch's default.
     threads: int | None = None
@@ -175,7 +175,7 @@ def load_saved(path: Path) -> RunConfig:
 
 
 def as_saved(config: RunConfig, saved: RunConfig) -> RunConfig:
-    """Return the configuration with the precision and threads of the run to resume, where it leaves them open."""
+    """Return `config`; if it leaves precision or threads open, use the values of the run to resume, `saved`."""
     train = config.train
     precision = saved.train.precision if train.precision == "auto" else train.precision
     threads = saved.train.threads if train.threads is None else train.threads

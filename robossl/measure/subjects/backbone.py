@@ -1,4 +1,4 @@
-"""Find out which network an ONNX model without a card is: from an option, its metadata or its file name."""
+"""Find the network of an ONNX model without a card.json: an option, the metadata or the file name may state it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ HUB_PREFIXES = ("hf-hub:", "hf_hub:", "timm/")
 
 
 def find_backbone(path: Path, session: onnxruntime.InferenceSession, told: str | None) -> Backbone | None:
-    """Return the network that the user's option, else the metadata, else the file name states; None if nothing does.
+    """Return the network's name from the first of these that states one: the option, the metadata, the file name.
 
-    Metadata that name several networks are ignored.
+    Return None if none of them states a name. Metadata that name several networks are ignored.
 
     Args:
         path: The model file.
@@ -44,7 +44,7 @@ def find_backbone(path: Path, session: onnxruntime.InferenceSession, told: str |
 
 
 def _timm_name(text: str) -> str | None:
-    """Return the architecture that a text names, without the tag of its weights; None if timm has none of that name."""
+    """Return the architecture that a text names, without the tag of its weights; None if timm does not know it."""
     import timm
 
     name = text.strip()

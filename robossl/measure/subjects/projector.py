@@ -1,7 +1,7 @@
 """Subject `projector:RUN`: the output of a run's projector, which the loss sees, instead of the exported feature.
 
-It allows comparisons as in table 3 of SimCLR (arXiv:2002.05709): the loss makes the projector's output g(h) invariant,
-but the feature h less so.
+It allows comparisons as in table 3 of SimCLR (arXiv:2002.05709). The loss makes the projector's output g(h) invariant.
+The feature h is less invariant.
 """
 
 from __future__ import annotations

@@ -54,7 +54,10 @@ class TransformerContext(nn.Module):
 
 
 def _num_heads(dim: int) -> int:
-    """Return the largest number of attention heads that divides `dim` into heads at least 64 wide, or 1."""
+    """Return the largest possible number of attention heads.
+
+    All heads have the same width, which is at least 64. If `dim` is smaller than 64, return 1.
+    """
     return next(heads for heads in range(max(1, dim // 64), 0, -1) if dim % heads == 0)
 
 

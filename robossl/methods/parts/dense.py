@@ -82,7 +82,7 @@ def check_boxes(*specs: ViewSpec) -> None:
     """Refuse views whose bins (feature-map cells) cannot be located in the source frame.
 
     Raises:
-        InputError: a view is rotated or turned, or is a clip.
+        InputError: a view is a clip, or its specification allows rotations or quarter turns.
     """
     for spec in specs:
         if spec.rotation_degrees or spec.turn_p:
@@ -95,7 +95,7 @@ def check_boxes(*specs: ViewSpec) -> None:
 
 
 def pixel_projector(dim: int, hidden_dim: int, output_dim: int) -> nn.Sequential:
-    """Return a head for each bin (cell): two 1 x 1 convolutions with batch-norm and ReLU between them (section 3.1)."""
+    """Return the head of the bins (cells): two 1 x 1 convolutions, batch-norm and ReLU between them (section 3.1)."""
     return nn.Sequential(
         nn.Conv2d(dim, hidden_dim, 1, bias=False),  # no bias, because batch-norm would remove it
         nn.BatchNorm2d(hidden_dim),

@@ -38,7 +38,8 @@ class MomentumKeys(Ema):
     def __init__(self, encoder: Encoder, head: nn.Module, *, shuffled: bool) -> None:
         super().__init__(encoder, head)
         self.shuffled = shuffled
-        self.register_buffer("draws", torch.zeros((), dtype=torch.int64))  # number of shuffles so far; the next seed
+        # Number of shuffles so far. The next shuffle uses this number as its seed.
+        self.register_buffer("draws", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
     def forward(self, pixels: Float[Tensor, "b 3 h w"], *, number: int = 0) -> Float[Tensor, "b *s d"]:

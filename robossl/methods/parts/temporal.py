@@ -33,7 +33,7 @@ class FramePool(NamedTuple):
 
     z: Float[Tensor, "n d"]  # embedding of each frame
     clip: Int[Tensor, " n"]  # number of each frame's clip
-    moment: Float[Tensor, " n"]  # time of each frame (or place of each patch); equal values in a clip mean one frame
+    moment: Float[Tensor, " n"]  # time of each frame, or row of each patch; equal values in a clip: same frame
     valid: Bool[Tensor, " n"]
     own: Int[Tensor, "b t"]  # indices of this rank's frames in the pool
 
@@ -175,7 +175,7 @@ def _hits_and_chance(logits: Tensor, negative: Tensor, positive: Tensor, counted
 def mean_over_pairs(
     summed: Collection[PairSums], shown: Mapping[str, PairSums], *, same_clip: bool = True
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the mean loss over all pairs, and the accuracy and chance level of each entry of `shown`.
+    """Return the mean loss over all pairs, and the accuracy and chance level of each group of pairs in `shown`.
 
     With `same_clip`, also return accuracy and chance level among frames of the same clip.
     """
@@ -192,7 +192,9 @@ def mean_over_pairs(
 
 
 def global_means(sums: Mapping[str, tuple[Float[Tensor, ""], Float[Tensor, ""]]]) -> dict[str, Tensor]:
-    """Return this rank's share of the global mean of each (sum, count): sum * world size / count over all ranks.
+    """Return this rank's share of each global mean: its sum * number of ranks / (count summed over all ranks).
+
+    `sums` holds a pair (this rank's sum, this rank's count) for each mean.
 
     The mean of the ranks' shares is the global mean. Sums keep their gradients. A global count of 0 gives 0.
     """
