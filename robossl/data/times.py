@@ -56,7 +56,7 @@ def near_and_far(
 ) -> Float64[ndarray, "b 3"]:
     """Return three times: of the anchor (the drawn frame), a near frame and a far frame, as single-view TCN needs them.
 
-    The near time is at most `stride_seconds` from the anchor, and the far time at least twice as much
+    The near time is at most `stride_seconds` from the anchor, and the far time is at least 2 * `stride_seconds` from it
     (arXiv:1704.06888). Each is drawn uniformly from the times of the episode that fulfil its condition. If no far time
     exists, the result is a time after the end of the episode.
     """
@@ -85,10 +85,10 @@ def ordered(
 def goal(
     clip: ClipSpec, u: Float64[ndarray, "b 4"], anchor: Float64[ndarray, " b"], end: Float64[ndarray, " b"]
 ) -> Float64[ndarray, "b 4"]:
-    """Return the four times that VIP (arXiv:2210.00030) needs: a start, a time t between, the next time, and a goal.
+    """Return the four times that VIP (arXiv:2210.00030) needs: start, t, t + `stride_seconds`, and goal.
 
     The start is uniform over the episode, the goal is uniform after the start, and t is uniform between start and
-    goal. The next time is `stride_seconds` after t.
+    goal. If t + `stride_seconds` would be after the goal, the third time is the goal.
     """
     step = clip.stride_seconds
     first = u[:, 0] * np.maximum(0.0, end - step)

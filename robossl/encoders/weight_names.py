@@ -46,7 +46,7 @@ _TORCHVISION_VIT = (
 # The patterns are tried in this order on names that the backbone does not have.
 _ALIASES = (
     (r"^(register_tokens|storage_tokens)$", "reg_token"),  # DINOv2, DINOv3
-    (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),  # DINOv2 training checkpoints: blocks in chunks
+    (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),  # DINOv2's training checkpoints group the blocks in chunks
     (r"\.mlp\.w12\.", ".mlp.fc1."),  # DINOv2's largest model
     (r"\.mlp\.w3\.", ".mlp.fc2."),
     (r"\.gamma_(\d)$", r".ls\1.gamma"),  # DeiT III

@@ -25,7 +25,7 @@ class AgentObservations:
     slots: Int64[ndarray, " n"]  # index of each row's environment, from 0
     frames: UInt8[ndarray, "n h w 3"]
     states: Float32[ndarray, "n d"]  # state vectors; d is 0 if the environment has none
-    started: Bool[ndarray, " n"]  # for each row, whether it is the first step of an episode
+    started: Bool[ndarray, " n"]  # True for each row that is the first observation of an episode
     embeddings: Float32[ndarray, "n e"] | None = None  # embeddings of `frames`; None if the agent needs no encoder
 
 

@@ -34,7 +34,7 @@ ALIKE, STILL = 30.0, 6.0
 NEARER = 0.7
 
 _NUMBERS = re.compile(r"(\d+)")
-# A time such as 1305031102.175304 is one number.
+# This pattern reads a time such as 1305031102.175304 as one number.
 _NUMBERS_AND_SECONDS = re.compile(r"((?<![\d.])\d+\.\d+$|\d+)")
 _EPISODE = re.compile(
     r"(^|[^a-z])(ep|episode|traj|trajectory|demo|seq|sequence|clip|video|vid|take|run|rollout)s?[^a-z0-9]*\d+$", re.I
@@ -150,7 +150,7 @@ def is_episode(root: Path, sequence: ImageSequence) -> bool:
         return False
     if any(map(is_named_episode, sequence.key.split("/")[-2:])):
         return True
-    # Images directly in the source folder may be unrelated pictures, so they are an episode only if its name says so.
+    # Images directly in the source folder may be unrelated pictures. They are an episode only if its name says so.
     return bool(sequence.folder) and len(sequence.paths) >= MIN_FRAMES and _looks_continuous(root, sequence)
 
 

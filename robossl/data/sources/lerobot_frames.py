@@ -121,7 +121,7 @@ def rows_in_order(frame_index: Sequence[int | None]) -> list[int]:
 
 
 def rows_of_frames(times: Sequence[float], start_seconds: float, num_rows: int, frames_per_s: float) -> list[int]:
-    """Return the row of each frame of an episode. If some are missing, the times of the others give the rows.
+    """Return the row of each frame of an episode. If frames are missing, find the rows by the times of the others.
 
     Raises:
         Damaged: there are more frames than rows, or too few frames.
