@@ -38,7 +38,7 @@ class NameTable(NamedTuple):
     """All names of one kind, such as methods."""
 
     rows: list[NameRow]
-    problems: Sequence[str] = ()  # messages about plugins that are not used
+    problems: Sequence[str] = ()  # messages about plugins that cannot be used
 
 
 def list_names(kind: str | None = None, pattern: str = "*", /) -> str:

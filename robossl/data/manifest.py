@@ -25,9 +25,9 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class SourceEntry:
-    """One ingested source and its counts."""
+    """One ingested source, with its numbers of episodes, frames and dropped duplicates."""
 
-    name: str  # name of the folder, made unique in the store; episode ids start with it
+    name: str  # name of the source's folder or file, made unique in the store; episode ids start with it
     path: str
     format: str
     licence: str = "unknown"

@@ -146,7 +146,7 @@ class _ResizeByMatrix(TorchFunctionMode):
 
 
 def resize_matrix(source: int, target: int, *, mode: Literal["bilinear", "bicubic"]) -> Float[Tensor, "target source"]:
-    """Return the matrix that resizes one axis with antialiasing, by resizing the identity matrix."""
+    """Return the matrix that resizes one axis with antialiasing; it is the resized identity matrix."""
     identity = torch.eye(source)[None, None]
     return F.interpolate(identity, (target, source), mode=mode, antialias=True)[0, 0]
 

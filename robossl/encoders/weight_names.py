@@ -143,8 +143,8 @@ def _move_class_position(state: dict[str, Tensor], *, source: State, target: Sta
 def _split_biases(state: dict[str, Tensor], target: State) -> dict[str, Tensor]:
     """Split DINOv3's joint qkv biases into timm's query and value biases.
 
-    Key biases are dropped, because the model does not use them. If the backbone has no query and value biases, those of
-    the checkpoint are dropped if they are all 0, as in DINOv3's distilled models.
+    Key biases are dropped, because the model does not use them. A backbone may also have no query and value biases.
+    Then the biases of the checkpoint are dropped if all of them are 0, as in DINOv3's distilled models.
     """
     out = {}
     for key, tensor in state.items():

@@ -79,7 +79,7 @@ def check_space(env: gymnasium.Env[Any, Any]) -> None:
 
 
 def action_range(env: gymnasium.Env[Any, Any]) -> tuple[Float32[ndarray, " *shape"], Float32[ndarray, " *shape"]]:
-    """Return the middle and half the width of the action range, by which agents shift and scale their noise.
+    """Return the middle of the action range and half its width; agents shift and scale their noise by these.
 
     Half the width is finite for all finite bounds, but the full width could overflow float32.
 

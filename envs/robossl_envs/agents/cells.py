@@ -2,7 +2,7 @@
 
 `BITS` random planes divide the space of state vectors. The cell number of an observation has one bit for each plane,
 which says on which side of the plane the state vector lies. If the environment has no state, the mean grey values of an
-8x8 grid of blocks in the frame are used instead. There are always `NUM_CELLS` cells, whatever the number of dimensions.
+8x8 grid of blocks in the frame are used instead. There are always `NUM_CELLS` cells, for any number of dimensions.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from PIL import Image
 from robossl.data.pictures import FORMATS
 
 MIN_FRAMES = 4  # minimum number of frames of an episode whose folder is not named like an episode
-DENSE = 0.5  # minimum share of the numbers between an episode's first and last that have an image
+DENSE = 0.5  # minimum of (images) / (images + missing images) in an episode
 NUM_PAIRS = 4  # number of pairs of neighbouring images to compare
 # The difference of two images is the mean absolute difference of the pixels of their 32x32 grey thumbnails, 0 to 255.
 # Neighbouring images of one video differ by at most ALIKE. If the camera hardly moves, they differ by at most STILL.
@@ -61,7 +61,7 @@ class ImageSequence:
 
     @property
     def num_missing(self) -> int:
-        """Number of missing frame numbers."""
+        """Number of frames that are missing between the first and the last one, judged by their numbers."""
         return self.places[-1] + 1 - len(self.numbers)
 
     @property

@@ -45,7 +45,7 @@ class LeRobotFrameSpan:
 
 
 def count_frame_spans(segments: Sequence[LeRobotSegment], frames_per_s: float) -> list[LeRobotFrameSpan]:
-    """Count which frames of one video belong to each of its episodes. `segments` must be in time order.
+    """Find by counting which frames of one video belong to each episode. `segments` must be in time order.
 
     The timestamps of a file drift more and more from episode to episode. Counting whole frames removes this drift.
     """
