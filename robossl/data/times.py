@@ -39,8 +39,8 @@ def inside(
     """Return times as `stride` does, but move the clip so that it lies inside the episode.
 
     If the anchor (the drawn frame) lies at 30 % of the episode, the clip starts at 30 % of the range of its possible
-    starts. So uniform anchors give clips that are spread evenly over the episode. The simpler way is to move back only
-    those clips that would end too late, but it would put too many clips at the end. Without an offset, the clip
+    starts. So uniform anchors give clips that are spread evenly over the episode. Moving back only the clips
+    that would end too late would be simpler, but too many clips would then lie at the end. Without an offset, the clip
     contains its anchor. A clip that is longer than its episode starts at time 0.
     """
     steps = _steps(clip)

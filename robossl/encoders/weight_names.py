@@ -28,7 +28,8 @@ _WRAPPERS = re.compile(r"(^|(?<=\.))(_orig_mod|_fsdp_wrapped_module|_checkpoint_
 # A prefix of names belongs to an encoder if at least this share of the backbone's weights is found below the prefix.
 SHARE_OF_ENCODER = 0.5
 
-# Patterns of names in torchvision's VisionTransformer, each with timm's name. Names in its ResNets are timm's already.
+# Patterns of names in torchvision's VisionTransformer, each with timm's name.
+# torchvision's ResNets already use timm's names.
 _TORCHVISION_VIT = (
     (r"class_token$", "cls_token"),
     (r"conv_proj\.", "patch_embed.proj."),
@@ -117,7 +118,7 @@ def _is_beside(key: str) -> bool:
 
 
 def _rename(state: State, target: State) -> dict[str, Tensor]:
-    """Replace the names of other libraries by timm's names, if the backbone has weights of those names."""
+    """Replace weight names of other libraries by timm's names, if the backbone has weights with these timm names."""
     return {_known_name(key, target): tensor for key, tensor in state.items()}
 
 
