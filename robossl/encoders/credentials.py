@@ -1,4 +1,4 @@
-"""Read the credentials for a server with a token or TLS from files, so that no command line contains a secret."""
+"""Read the token and the TLS certificates for a server from files, so that no command line contains a secret."""
 
 from __future__ import annotations
 
