@@ -53,21 +53,22 @@ class ViewSpec:
         ratio: Range of the crop's width over its height, in source pixels.
         interpolation: How the crop is resized; both ways are antialiased.
         hflip_p: Probability of a horizontal flip.
-        rotation_degrees: Rotate by a uniform angle in +- this, before the crop; `View.box` is then None.
-        turn_p: Probability of a turn by 90, 180 or 270 degrees (0.75: uniform); `View.box` is then None.
+        rotation_degrees: Rotate by a uniform angle in +- this value, before the crop; `View.box` is then None.
+        turn_p: Probability of a turn by 90, 180 or 270 degrees; `View.box` is then None. At 0.75, all four directions
+            of a frame are equally likely.
         jitter_p: Probability of the colour jitter, which the next four values describe.
         brightness: For a value x, the factor is uniform in [max(0, 1 - x), 1 + x].
         contrast: As for brightness.
         saturation: As for brightness.
         hue: The shift is uniform in +- this value, in turns of the colour circle.
-        colour: Whose code for colour and blur is followed (colour_official.py).
+        colour: Name of the project whose code for colour and blur is followed (colour_official.py).
         grayscale_p: Probability of a grey view.
         blur_p: Probability of a blur.
         blur_sigma: Range of the blur's standard deviation, in pixels of the view.
         solarize_p: Probability of inverting the bright pixels.
         solarize_threshold: Brightness from which pixels are inverted, 0 to 1.
         clip: Which frames the view shows.
-        per_frame: Operations that are drawn anew for every frame of a clip; the others are drawn once per clip.
+        per_frame: Operations with new random values for every frame of a clip. Other operations use one value per clip.
         as_first: Operations with the same random draws as in the sample's first view.
 
     Raises:

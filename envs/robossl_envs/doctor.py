@@ -128,7 +128,9 @@ def survey() -> int:
 
 
 def examine(env: str, module: str = "") -> int:
-    """Print what one environment lacks. If nothing is missing, try to render a frame. Return 0 if that works, else 1.
+    """Print what one environment lacks, or try to render a frame if it lacks nothing.
+
+    Return 0 if a frame was rendered, else 1.
 
     Raises:
         InputError: the id is unknown, or the module cannot be imported and no remedy is known.

@@ -28,8 +28,9 @@ class EncodedObservation(gymnasium.Wrapper[Any, Any, Any, Any]):
     """Replaces the picture in an observation with its embedding; keeps other entries of a dict observation.
 
     With `stack` above 1, the embeddings of the last frames are joined to one vector (the stack). Each episode starts a
-    new stack, even if the wrapped environment resets itself. It may do so in the step after the end of an episode
-    (gymnasium's Autoreset), or in the same step, with the episode's last observation in `info["final_obs"]`.
+    new stack, even if the wrapped environment resets itself. The environment may reset itself in the step after
+    the end of an episode (gymnasium's Autoreset). It may also do so in the last step of the episode, and then put the
+    last observation in `info["final_obs"]`.
 
     Args:
         env: environment whose observations are uint8 pictures (h, w, 3), or dicts that contain such a picture.

@@ -40,7 +40,7 @@ MAX_ROUNDS = 1000
 
 @dataclass(frozen=True, slots=True)
 class LoopSettings:
-    """The arguments that must stay the same when a loop continues. The pretraining configuration must stay, too."""
+    """The arguments that must stay the same when a loop continues. So must the pretraining configuration."""
 
     env: str
     agent: str

@@ -1,7 +1,8 @@
 """Write a LeRobotDataset v3.0, the format of huggingface/lerobot, without the package lerobot.
 
 Each `append` adds three files: a video, a data file and a file of episode metadata. The metadata file is written last,
-and only then do its episodes belong to the data set. So the data set stays readable if the process dies at any time.
+and its episodes belong to the data set only once it exists. So the data set stays readable if the process dies at any
+time.
 Frames are copied from the episodes' videos without encoding them again.
 """
 

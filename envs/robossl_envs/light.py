@@ -18,7 +18,7 @@ WAVELENGTHS = (610e-9, 550e-9, 465e-9)  # metres: approximate wavelengths of red
 DAYLIGHT = 6500.0  # K: colour temperature of daylight
 GAMMA = 2.2  # a pixel value is the light's power ** (1 / GAMMA)
 AZIMUTH = 135.0  # degrees: direction of the light without nuisance factors (the upper left)
-SLOPE = 0.14  # relative extra brightness at the picture's border towards the light, if the camera is unchanged
+SLOPE = 0.14  # relative extra brightness of a table point that is HALF_VIEW nearer to the light than the middle
 REACH = 0.9  # length of a shadow divided by the height of the object
 
 

@@ -64,7 +64,7 @@ class EnvFrames:
         self.labels: Mapping[str, Label] = _labels(state, grid, self._bodies, stem=STEMS.get(env_id))
         hardest = [{name: 5} if name in self._env.factors else {} for name in FACTORS]
         drawn = [self.clean(np.arange(2)), *(self._pictures(np.arange(1), 0, each) for each in hardest)]
-        # Hash these pictures too, so that the digest changes if the code that renders a factor changes.
+        # Hash the drawn pictures too, so that the digest changes if the code that renders a factor changes.
         pictures = b"".join(each.tobytes() for each in drawn)
         factors = [(name, factor.clean, factor.sides) for name, factor in FACTORS.items()]
         parts = (env_id, self._seeds.tobytes(), str(self.hw), states.tobytes(), pictures, repr(factors))

@@ -28,7 +28,7 @@ def push_to(tool: Point, thing: Point, goal: Point, *, radius: float) -> Point:
     px, py = tool[0] - thing[0], tool[1] - thing[1]
     along, across = px * ux + py * uy, py * ux - px * uy
     clear = radius + TOOL_RADIUS + 0.012
-    # If the tool is behind the object (as seen from the goal), push. Steer back to the line from object to goal.
+    # If the tool is behind the object (as seen from the goal), push, and steer back to the line from object to goal.
     if along < 0 and abs(across) < 0.35 * radius + 0.004:
         speed = min(1.0, max(0.25, left / REACH))
         side = -across * 12

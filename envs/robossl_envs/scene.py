@@ -147,7 +147,8 @@ class Scene:
             colour *= (1 + strength * pattern)[:, None]
         if item.height:
             shadow = shadow.take(here)
-            relief = (shadow - distance) * np.float32(0.4 / math.hypot(sx, sy))  # more than 0 on the side of the light
+            # `relief` is the relative extra brightness of the rim. It is positive on the side of the light.
+            relief = (shadow - distance) * np.float32(0.4 / math.hypot(sx, sy))
             relief *= _clipped(distance * np.float32(1 / RIM) + 1)
             colour *= (1 + relief)[:, None]
             soft = _clipped(np.float32(0.5) - shadow * np.float32(1 / SOFT))
@@ -254,7 +255,8 @@ def _distractors(rng: Generator) -> list[tuple[SceneObject, Pose]]:
     kinds: tuple[Shape, ...] = (Disc(0.02), Box(0.036, 0.036), Triangle(((-0.02, -0.015), (0.02, -0.015), (0, 0.02))))
     for number, place in enumerate(rng.permutation(8)):
         along, kind, hue = rng.uniform(-0.19, -0.03), int(rng.integers(3)), rng.uniform()
-        along += 0.22 * (place % 2)  # metres; each of the four sides has two places
+        # Each side of the table has two places, 0.22 m apart. `place // 2` is the number of the side.
+        along += 0.22 * (place % 2)
         x, y = ((along, 0.287), (along, -0.287), (0.287, along), (-0.287, along))[place // 2]
         shape, colour = kinds[kind].scaled(rng.uniform(0.8, 1.2)), rotate_hue((0.8, 0.25, 0.25), hue)
         found.append((SceneObject(f"distractor_{number}", shape, colour, 0.02), (x, y, rng.uniform(0, 2 * math.pi))))

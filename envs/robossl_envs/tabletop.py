@@ -111,7 +111,7 @@ class Tabletop(gymnasium.Env[Any, Float32[ndarray, "2"]]):
         self._homography = homography(self.camera, height=self.height, width=self.width)
         self._start: EpisodeStart = self.task.start(layout, self._values)
         self._world = World(self._start.bodies, self._start.tool)
-        self._scene: Scene | None = None  # made when the first picture is rendered
+        self._scene: Scene | None = None  # None until the first picture is rendered
         delay = int(self._values["latency"])
         self._delayed_objects: deque[list[tuple[SceneObject, Pose]]] = deque(
             [self._scene_objects()] * (delay + 1), maxlen=delay + 1

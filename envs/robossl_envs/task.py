@@ -21,7 +21,7 @@ class EpisodeStart:
     tool: tuple[float, float]  # position of the tool, metres
     bodies: Mapping[str, tuple[Body, Pose]]
     objects: Mapping[str, SceneObject]  # how each body looks
-    markings: tuple[tuple[SceneObject, Pose], ...]  # drawn flat on the table
+    markings: tuple[tuple[SceneObject, Pose], ...]  # objects without height, drawn flat on the table
     target: tuple[float, ...]  # numbers that say where the target is; they are the end of the state vector
 
 

@@ -38,7 +38,7 @@ class NameTable(NamedTuple):
     """All names of one kind, such as methods."""
 
     rows: list[NameRow]
-    problems: Sequence[str] = ()  # messages about plugins that are not used
+    problems: Sequence[str] = ()  # messages about plugins that cannot be used
 
 
 def list_names(kind: str | None = None, pattern: str = "*", /) -> str:
@@ -90,8 +90,8 @@ def _title(registry: Registry, name: str) -> str:
     """Return the title of a name.
 
     For one of robossl's own names, this is the first line of its module's docstring, read without importing the module.
-    For a plugin, it is the first line of the object's docstring. If the object is a factor, it is the attribute
-    `title`, or what the factor changes if its title is only its name.
+    For a plugin, it is the first line of the object's docstring. For a plugin's factor, it is the attribute `title`. If
+    this attribute is only the factor's name, the title is the factor's family and unit.
     """
     if name not in registry.built_in:
         found = registry.resolve(name)
@@ -139,7 +139,7 @@ def _recipes() -> NameTable:
 
 def _first_sentence(text: str) -> str:
     """Return the first sentence of the comment that a YAML file begins with."""
-    # Lines with more spaces are commands.
+    # The comment's sentences have one space after "#". Lines with more spaces are commands, so the sentence ends there.
     comment = [line.strip("# ") for line in takewhile(lambda line: re.match("# \\S", line), text.splitlines())]
     first, dot, _ = " ".join(comment).partition(". ")
     return first + dot.strip()

@@ -11,7 +11,7 @@ def check_range(low: float, high: float = math.inf, /, **numbers: float | None) 
     """Refuse numbers less than `low` or greater than `high`; pass each number as a keyword argument with its name.
 
     Raises:
-        InputError: a number is out of range; the message names the first of them.
+        InputError: a number is out of range; the message names the first such number.
     """
     for name, number in numbers.items():
         if number is not None and not low <= number <= high:
@@ -23,7 +23,7 @@ def check_positive(**numbers: float | None) -> None:
     """Refuse numbers that are infinite, 0 or less; pass each number as a keyword argument with its name.
 
     Raises:
-        InputError: a number is not positive and finite; the message names the first of them.
+        InputError: a number is not positive and finite; the message names the first such number.
     """
     for name, number in numbers.items():
         if number is not None and not 0 < number < math.inf:
@@ -36,7 +36,7 @@ def check_limits(high: float = math.inf, /, **limits: tuple[float, float]) -> No
     Pass each pair as a keyword argument with its name.
 
     Raises:
-        InputError: a pair is refused; the message names the first of them.
+        InputError: a pair is refused; the message names the first such pair.
     """
     for name, (least, largest) in limits.items():
         if not 0 < least <= largest <= high or largest == math.inf:

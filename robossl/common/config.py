@@ -120,7 +120,7 @@ def to_yaml(config: object) -> str:
 
 
 def config_hash(config: object) -> str:
-    """Return the sha256 of a configuration in hex. The order of keys does not change it, nor does 1.0 instead of 1."""
+    """Return the sha256 of a configuration in hex. The order of keys does not change it, and 1.0 counts as 1."""
     canonical = json.dumps(_canonical(_plain(config)), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 

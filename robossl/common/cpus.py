@@ -10,7 +10,7 @@ from pathlib import Path
 def num_cpus() -> int:
     """Count the CPUs that this process may use: those in its affinity mask, or its cgroup's quota if that is smaller.
 
-    A quota is rounded down. If a process has more threads than CPUs, they wait for each other.
+    A quota is rounded down. If a process has more threads than CPUs, the threads wait for each other.
     Do not use `os.cpu_count()`, because in a container it returns the number of CPUs of the whole machine.
     """
     # macOS and Windows have no affinity mask.

@@ -1,4 +1,4 @@
-"""Keep the CPU memory that a training step frees for the next step, instead of returning it to the system."""
+"""Keep freed CPU memory in the process, so that the next training step uses it again."""
 
 from __future__ import annotations
 

@@ -101,7 +101,8 @@ class Registry(Mapping[str, str]):
     def name_of(self, thing: type) -> str:
         """Return the name of a class.
 
-        This is the name by which `resolve` found the class, else its name in this registry, else "module:Class".
+        If `resolve` has found the class by a name, return this name. Otherwise return the name that this registry has
+        for the class, or "module:Class" if it has none.
         """
         target = f"{thing.__module__}:{thing.__qualname__}"
         given = (name for name, known in self._resolved.items() if known is thing)
@@ -183,7 +184,7 @@ class Registry(Mapping[str, str]):
         wrong = self._check(found)
         if wrong:
             got = "a class" if isinstance(found, type) else type_name(found)
-            # Say what was got only if it is of the wrong type: a faulty class is still a class.
+            # Say what the object is only if it has the wrong type. For a faulty class, "is a class" would add nothing.
             is_type_wrong = wrong.startswith("must be a ") and not wrong.startswith(f"must be {got} ")
             raise InputError(f"{about} {wrong}" + (f"; {self[name]} is {got}" if is_type_wrong else ""))
         return found
@@ -210,7 +211,7 @@ def type_name(value: object) -> str:
 
 
 def takes(function: Callable[..., Any], *arguments: str, **named: str) -> bool:
-    """Return whether a function or class can be called with such arguments; only their number and keywords count."""
+    """Return whether a function or class can be called with these arguments. Their values do not matter."""
     try:
         inspect.signature(function).bind(*arguments, **named)
     except (TypeError, ValueError):

@@ -42,7 +42,7 @@ class Progress:
         self._bars = Bars(*columns, console=self._console, disable=quiet or not self._console.is_terminal)
         self._tasks: dict[str, TaskID] = {}
         self._marks: dict[str, list[tuple[int, float]]] = {}
-        self._unended: set[str] = set()  # work of which the last plain line was not its end
+        self._unended: set[str] = set()  # names of work that has a plain line, but no line at its end yet
         self._started = self._last_line = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -85,9 +85,8 @@ class Progress:
     ) -> None:
         """Show how much of a piece of work is done.
 
-        On a terminal, move the bar of the work. Otherwise print a plain line, at most once in 10 seconds.
-
-        Work of which a line was printed also gets a line at its end.
+        On a terminal, move the bar of the work. Otherwise print a plain line, at most once in 10 seconds. If a plain
+        line was printed for a piece of work, print another line at the end of this work.
 
         Args:
             what: name of the work; the first call with a name adds a bar.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-# Names of other libraries, and our names for them.
+# Names of settings in other libraries, and our names for the same settings.
 _USUAL = {"learning_rate": "lr", "optimizer": "optim", "model": "encoder"}
 
 

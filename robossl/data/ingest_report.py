@@ -20,12 +20,12 @@ from robossl.data.worker import ShardJob
 from robossl.errors import ResourceError
 
 MAX_PROBLEMS = 20  # maximum number of skipped or corrected files to print
-MAX_ALIKE = 3  # maximum number of them to print that have the same reason
+MAX_ALIKE = 3  # maximum number of files with the same reason to print
 FRAMES_PER_S = 240  # frames that one worker stores per second, measured on 320x180 video
 BYTES_PER_PIXEL = 0.3  # size of a JPEG of quality 90; 0.29 was measured on robot video
 
 # The recipe to suggest after an ingest. It trains on images and videos and needs no labels or splits.
-# The constants below it are the side of its training images in pixels, its batch size and its frame rate.
+# The other constants repeat settings of this recipe: side of a training image in pixels, batch size, frames per second.
 RECIPE = "simsiam_resnet18_video"
 RECIPE_VIEW, RECIPE_BATCH, RECIPE_FRAMES_PER_S = 64, 64, 5.0
 
@@ -37,7 +37,8 @@ class IngestReport:
         self.say = progress.say
         self._progress, self._out = progress, out
         self._listed: set[str] = set()  # names of the sources of this ingest
-        self._printed, self._kept_back = Counter[str](), Counter[str]()  # numbers of problems, by reason
+        # Numbers of problems by reason: those that were printed, and all others.
+        self._printed, self._kept_back = Counter[str](), Counter[str]()
         self._done_frames = 0
 
     def plan(self, listed: Sequence[ListedSource], jobs: Sequence[ShardJob], workers: int) -> None:

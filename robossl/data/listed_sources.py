@@ -28,7 +28,7 @@ def check_places(sources: Sequence[StrPath], out: Path) -> None:
     """Check that no source is a store, and that `out` is neither a source nor a run.
 
     Raises:
-        InputError: a source or `out` is such a folder.
+        InputError: a source is a store, or `out` is a source or a run.
     """
     for source in map(Path, sources):
         if is_store(source):

@@ -25,9 +25,9 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class SourceEntry:
-    """One ingested source and its counts."""
+    """One ingested source, with its numbers of episodes, frames and dropped duplicates."""
 
-    name: str  # name of the folder, made unique in the store; episode ids start with it
+    name: str  # name of the source's folder or file, made unique in the store; episode ids start with it
     path: str
     format: str
     licence: str = "unknown"
@@ -118,7 +118,7 @@ def read_manifest(store: Path) -> Manifest:
 
 
 def is_store(folder: Path) -> bool:
-    """Return whether a folder holds a store, or a store whose first ingest did not finish."""
+    """Return whether a folder holds a store, even if the first ingest into it did not finish."""
     return (folder / "manifest.json").is_file() and (folder / "shards").is_dir()
 
 
@@ -133,7 +133,7 @@ def _stores_in(folder: Path) -> list[str]:
 
 
 def _other_folder(path: Path) -> str:
-    """Say what a folder is if another command wrote it, and what to do with it; return "" if it is none of these."""
+    """Return what a folder is and what describes it; "" if it is no run, no encoder and no exported model."""
     if holds_run(path):
         return f"a run, not a store; robossl report {shlex.quote(str(path))} writes a page about it"
     if (path / "encoder.json").is_file():

@@ -16,7 +16,7 @@ from robossl.errors import InputError
 from robossl.views import ClipSpec
 
 EPOCH_STREAM, FRAME_STREAM, OFFSET_STREAM, MIX_STREAM = 1, 2, 3, 4  # numbers of random streams, one per purpose
-# Pool i (store i of a mixture) adds i times this to the numbers of its random streams, so pools share no stream.
+# Pool i (store i of a mixture) adds i * POOL_STREAMS to the numbers of its random streams, so pools share no stream.
 POOL_STREAMS = 2**32
 
 
@@ -168,7 +168,7 @@ class MixedSampler:
     def _epoch_steps(self) -> list[int]:
         """Return the number of steps in an epoch of each pool (store).
 
-        One frame or episode per pool stays in reserve, because rounding may draw one sample more than the pool's share.
+        One frame or episode per pool stays in reserve, because rounding may add one sample to the pool's share.
         """
         return [int((p.units_per_epoch - 1) / share) for p, share in zip(self.pools, self._shares(), strict=True)]
 
@@ -182,7 +182,7 @@ class MixedSampler:
 
         `local` is this rank's slice of the global batch.
         """
-        # The samplers of all stores hold the whole mixture and the same seed, so take the first.
+        # The samplers of all stores hold the whole mixture and the same seed, so the first sampler can be used for all.
         pool = self.pools[0]
         return draw_clip(pool.store, clip, anchors, _uniforms(pool.seed, step, clip, self.batch_size)[local])
 

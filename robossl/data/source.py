@@ -22,7 +22,7 @@ class Damaged(Exception):
 class SourceOptions:
     """Options for reading a source."""
 
-    label_columns: tuple[str, ...] | None = None  # csv columns that are labels; None: chosen by names and values
+    label_columns: tuple[str, ...] | None = None  # csv columns that are labels; None: choose by names and values
     image_folders: Literal["auto", "images", "episodes"] = "auto"  # how to read a folder of numbered images
     image_fps: float = 10.0  # frames per second of an image folder that is read as a video
 
@@ -66,7 +66,10 @@ class Source(Protocol):
 
     @staticmethod
     def accepts(root: Path) -> bool:
-        """Return whether `root` looks like this format. If several formats accept it, the first in `SOURCES` counts."""
+        """Return whether `root` looks like this format.
+
+        If several formats accept `root`, ingest uses the first of them in `SOURCES`.
+        """
         ...
 
     def listing(self) -> Listing:

@@ -1,4 +1,4 @@
-"""Check what a source gives: its listing, and each of its frames. The source of a plugin may give anything."""
+"""Check what a source returns: its listing, and each of its frames. The source of a plugin may return anything."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def check_listing(found: object, source: Source) -> Listing:
     """Return the listing of a source if it can be used.
 
     Raises:
-        InputError: it is no `Listing` of units, two units have one key, or a field of a unit has the wrong type.
+        InputError: it is no `Listing` of units, two units have the same key, or a field of a unit has the wrong type.
     """
     about = f"{code_name(type(source))}.listing()"
     if not isinstance(found, Listing):
@@ -47,7 +47,7 @@ def _why_wrong_unit(unit: object) -> str:
 
 
 def read_frames(source: Source, unit: Unit, columns: Mapping[str, int]) -> Iterator[Frame]:
-    """Yield the frames of a unit that can be stored. Errors of reading are raised as `Damaged`.
+    """Read the frames of a unit (episode), check that each frame can be stored, and yield it.
 
     Args:
         source: reader of the unit.
@@ -55,8 +55,9 @@ def read_frames(source: Source, unit: Unit, columns: Mapping[str, int]) -> Itera
         columns: width of each per-frame column, as the listing says.
 
     Raises:
-        Damaged: the unit cannot be read, a frame has the wrong shape or type, or the size changes.
-        InputError: the source gives something else than frames, or fails in a way that is no error of reading.
+        Damaged: the unit cannot be read, a frame has the wrong shape, type or columns, or frames differ in size.
+        InputError: the source returns something other than frames, or raises an error other than `Damaged`, OSError,
+            ArrowException or MemoryError.
     """
     about = f"{code_name(type(source))}.frames()"
     first: Frame | None = None

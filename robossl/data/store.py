@@ -151,7 +151,7 @@ class Store:
 
     @cached_property
     def end_seconds(self) -> Float64[ndarray, " e"]:
-        """Time of each episode's last frame, in seconds since its first frame, even if ingest dropped the last."""
+        """Time of each episode's last frame, in seconds since its first frame, even if ingest dropped this frame."""
         return self._numbers("end_seconds")
 
     @cached_property

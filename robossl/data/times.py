@@ -39,8 +39,8 @@ def inside(
     """Return times as `stride` does, but move the clip so that it lies inside the episode.
 
     If the anchor (the drawn frame) lies at 30 % of the episode, the clip starts at 30 % of the range of its possible
-    starts. So uniform anchors give clips that are spread evenly over the episode. The simpler way is to move back only
-    those clips that would end too late, but it would put too many clips at the end. Without an offset, the clip
+    starts. So uniform anchors give clips that are spread evenly over the episode. Moving back only the clips
+    that would end too late would be simpler, but too many clips would then lie at the end. Without an offset, the clip
     contains its anchor. A clip that is longer than its episode starts at time 0.
     """
     steps = _steps(clip)
@@ -56,7 +56,7 @@ def near_and_far(
 ) -> Float64[ndarray, "b 3"]:
     """Return three times: of the anchor (the drawn frame), a near frame and a far frame, as single-view TCN needs them.
 
-    The near time is at most `stride_seconds` from the anchor, and the far time at least twice as much
+    The near time is at most `stride_seconds` from the anchor, and the far time is at least 2 * `stride_seconds` from it
     (arXiv:1704.06888). Each is drawn uniformly from the times of the episode that fulfil its condition. If no far time
     exists, the result is a time after the end of the episode.
     """
@@ -85,10 +85,10 @@ def ordered(
 def goal(
     clip: ClipSpec, u: Float64[ndarray, "b 4"], anchor: Float64[ndarray, " b"], end: Float64[ndarray, " b"]
 ) -> Float64[ndarray, "b 4"]:
-    """Return the four times that VIP (arXiv:2210.00030) needs: a start, a time t between, the next time, and a goal.
+    """Return the four times that VIP (arXiv:2210.00030) needs: start, t, t + `stride_seconds`, and goal.
 
     The start is uniform over the episode, the goal is uniform after the start, and t is uniform between start and
-    goal. The next time is `stride_seconds` after t.
+    goal. If t + `stride_seconds` would be after the goal, the third time is the goal.
     """
     step = clip.stride_seconds
     first = u[:, 0] * np.maximum(0.0, end - step)

@@ -33,7 +33,7 @@ class VideoHeader:
     num_frames: int  # number that the header states, else computed from the duration
     is_counted: bool  # whether num_frames is stated by the header
     duration_seconds: float
-    end_seconds: float  # time of the end, on the clock of the frames; the first frame may come later than 0
+    end_seconds: float  # time of the end, counted as the times of frames are; the first frame may come after 0 s
 
 
 class Video:

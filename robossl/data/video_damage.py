@@ -102,7 +102,7 @@ def check_matroska(path: Path) -> None:
             begin = file.tell()
             if kind == _SEGMENT:
                 continue
-            # The size is unknown (in a live recording), or the file is cut short, which the frame reader reports.
+            # The size is unknown (live recording), or the file is cut short. The frame reader reports a short file.
             if length is None or begin + length > size:
                 return
             if kind == _CLUSTER:

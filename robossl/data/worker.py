@@ -58,7 +58,7 @@ def write_shard(job: ShardJob) -> list[Problem]:
     """Write one shard (a file of frames); return the units (episodes) that could not be read, with the reasons.
 
     Raises:
-        InputError: the source gives something else than frames.
+        InputError: the source returns something other than frames.
         ResourceError: the disk is full; no partial shard is left.
     """
     source = source_class(job.format)(job.root)

@@ -22,7 +22,8 @@ from robossl.encoders.positions import token_grid
 from robossl.errors import InputError, ResourceError
 
 MASS = 0.6  # share of the attention that the marked patches hold; from the appendix of the DINO paper
-# Attention takes 4 * patches^2 bytes per head, and several such tensors exist at a time.
+# Largest number of patches of a zoomed frame, so that memory suffices. The attention of a head takes 4 * patches^2
+# bytes, and several such tensors exist at a time.
 MAX_PATCHES = 80 * 80
 MAX_ASPECT = 4.0  # largest aspect ratio of a panel in the picture; a longer frame leaves part of its panel empty
 

@@ -1,6 +1,7 @@
 """Build backbones: timm models, chosen by name, for an input size. A failure raises an error with a short message.
 
-Importing timm takes seconds, so it is imported when a model is built. A wrong key of a configuration is refused before.
+Importing timm takes seconds, so it is imported only when a model is built. So a wrong key of a configuration is refused
+without waiting for this import.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ BACKBONES = Registry(
     check=_why_unregistered,
 )
 _RESNETS = ("resnet",)  # timm modules whose models accept zero_init_last
-_TRANSFORMERS = ("vision_transformer", "deit", "eva")  # modules whose models accept img_size and dynamic_img_size
+_TRANSFORMERS = ("vision_transformer", "deit", "eva")  # timm modules whose models accept img_size and dynamic_img_size
 _SETTINGS = {"img_size": "encoder.input_hw", "drop_path_rate": "encoder.drop_path"}  # timm's name: our setting's name
 
 

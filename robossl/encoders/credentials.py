@@ -1,4 +1,4 @@
-"""Read the credentials for a server with a token or TLS from files, so that no command line contains a secret."""
+"""Read the token and the TLS certificates for a server from files, so that no command line contains a secret."""
 
 from __future__ import annotations
 
@@ -88,7 +88,8 @@ def read_key(file: Path, cert: Path, *, option: str) -> bytes:
     import ssl
 
     content = read_bytes(file)
-    if not (file.is_file() and cert.is_file()):  # a pipe can be read only once
+    # A pipe cannot be read a second time, so its content is not checked.
+    if not (file.is_file() and cert.is_file()):
         return content
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, file, password=refuse_password)

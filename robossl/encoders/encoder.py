@@ -84,7 +84,9 @@ class Encoder(nn.Module):
         self.position_matrix: PositionMatrix = functools.partial(resize_matrix, mode="bicubic")
 
     def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> Features:
-        """Return features of normalised pixels of any size that the backbone takes, such as multiples of a ViT's patch.
+        """Return features of normalised pixels. Their size may be any that the backbone takes.
+
+        A ViT, for example, takes multiples of its patch size.
 
         Raises:
             InputError: the output of the backbone is neither a feature map nor patch tokens of the whole frame.
@@ -144,7 +146,7 @@ class _ResizeByMatrix(TorchFunctionMode):
 
 
 def resize_matrix(source: int, target: int, *, mode: Literal["bilinear", "bicubic"]) -> Float[Tensor, "target source"]:
-    """Return the matrix that resizes one axis with antialiasing, by resizing the identity matrix."""
+    """Return the matrix that resizes one axis with antialiasing; it is the resized identity matrix."""
     identity = torch.eye(source)[None, None]
     return F.interpolate(identity, (target, source), mode=mode, antialias=True)[0, 0]
 

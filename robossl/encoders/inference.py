@@ -1,4 +1,4 @@
-"""Frame encoders: functions from uint8 frames to named features, called alike in torch, onnxruntime and over gRPC."""
+"""Frame encoders: functions from uint8 frames to named features, with one interface for torch, onnxruntime and gRPC."""
 
 from __future__ import annotations
 

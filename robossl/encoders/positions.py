@@ -22,7 +22,7 @@ def token_grid(num_tokens: int, hw: tuple[int, int]) -> tuple[int, int] | None:
     if num_tokens < 1:
         return None
     cell = math.sqrt(hw[0] * hw[1] / num_tokens)
-    # The frame's size in cells need not be whole, because a backbone may cut or pad the border.
+    # The frame's size in cells need not be a whole number, because a backbone may cut or pad the border.
     height, width = hw[0] / cell, hw[1] / cell
     rows = [rows for rows in range(max(1, math.ceil(height - 1)), int(height + 1) + 1) if num_tokens % rows == 0]
     grids = [(row, num_tokens // row) for row in rows if abs(num_tokens // row - width) < 1]
@@ -68,8 +68,9 @@ def _check_prefix(
 ) -> None:
     """Refuse a checkpoint if it and the backbone seem to have different numbers of tokens before the patches.
 
-    They seem different if the other positions of the checkpoint form a square grid with another number of such tokens,
-    but not with the backbone's number.
+    They seem different if the positions that remain after removing the backbone's number of such tokens form no square
+    grid, but those that remain after removing another number (0 to `MAX_PREFIX`) do. If `source_hw` is known, or the
+    remaining positions have the size of the backbone's `grid`, accept the checkpoint.
     """
     if source_hw is not None or num_patches == grid[0] * grid[1] or math.isqrt(num_patches) ** 2 == num_patches:
         return
@@ -105,7 +106,7 @@ def _source_grid(
         grid = token_grid(num_patches, source_hw)
         if grid is not None and patch_hw is not None:
             left = (abs(size / patch - cells) for size, patch, cells in zip(source_hw, patch_hw, grid, strict=True))
-            # A backbone may cut or pad a border, but only one that is narrower than a patch.
+            # A backbone may cut or pad a border of the frame only if this border is narrower than a patch.
             grid = grid if max(left) < 1 else None
         if grid is None:
             raise InputError(

@@ -28,7 +28,8 @@ _WRAPPERS = re.compile(r"(^|(?<=\.))(_orig_mod|_fsdp_wrapped_module|_checkpoint_
 # A prefix of names belongs to an encoder if at least this share of the backbone's weights is found below the prefix.
 SHARE_OF_ENCODER = 0.5
 
-# Patterns of names in torchvision's VisionTransformer, each with timm's name. Names in its ResNets are timm's already.
+# Patterns of names in torchvision's VisionTransformer, each with timm's name.
+# torchvision's ResNets already use timm's names.
 _TORCHVISION_VIT = (
     (r"class_token$", "cls_token"),
     (r"conv_proj\.", "patch_embed.proj."),
@@ -46,7 +47,7 @@ _TORCHVISION_VIT = (
 # The patterns are tried in this order on names that the backbone does not have.
 _ALIASES = (
     (r"^(register_tokens|storage_tokens)$", "reg_token"),  # DINOv2, DINOv3
-    (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),  # DINOv2 training checkpoints: blocks in chunks
+    (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),  # DINOv2's training checkpoints group the blocks in chunks
     (r"\.mlp\.w12\.", ".mlp.fc1."),  # DINOv2's largest model
     (r"\.mlp\.w3\.", ".mlp.fc2."),
     (r"\.gamma_(\d)$", r".ls\1.gamma"),  # DeiT III
@@ -117,7 +118,7 @@ def _is_beside(key: str) -> bool:
 
 
 def _rename(state: State, target: State) -> dict[str, Tensor]:
-    """Replace the names of other libraries by timm's names, if the backbone has weights of those names."""
+    """Replace weight names of other libraries by timm's names, if the backbone has weights with these timm names."""
     return {_known_name(key, target): tensor for key, tensor in state.items()}
 
 
@@ -143,8 +144,8 @@ def _move_class_position(state: dict[str, Tensor], *, source: State, target: Sta
 def _split_biases(state: dict[str, Tensor], target: State) -> dict[str, Tensor]:
     """Split DINOv3's joint qkv biases into timm's query and value biases.
 
-    Key biases are dropped, because the model does not use them. If the backbone has no query and value biases, those of
-    the checkpoint are dropped if they are all 0, as in DINOv3's distilled models.
+    Key biases are dropped, because the model does not use them. A backbone may also have no query and value biases.
+    Then the biases of the checkpoint are dropped if all of them are 0, as in DINOv3's distilled models.
     """
     out = {}
     for key, tensor in state.items():

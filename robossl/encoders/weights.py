@@ -79,7 +79,7 @@ def read_weights(source: str) -> State:
 
 
 def split_source(source: str) -> tuple[Path, str]:
-    """Split PATH#PREFIX into path and prefix. If a file has the whole text as its name, the prefix is empty."""
+    """Split PATH#PREFIX into path and prefix. If the whole text is the name of a file, the prefix is empty."""
     place, _, prefix = source.rpartition("#")
     return (Path(place), prefix) if place and not Path(source).exists() else (Path(source), "")
 

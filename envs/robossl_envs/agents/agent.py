@@ -25,7 +25,7 @@ class AgentObservations:
     slots: Int64[ndarray, " n"]  # index of each row's environment, from 0
     frames: UInt8[ndarray, "n h w 3"]
     states: Float32[ndarray, "n d"]  # state vectors; d is 0 if the environment has none
-    started: Bool[ndarray, " n"]  # for each row, whether it is the first step of an episode
+    started: Bool[ndarray, " n"]  # True for each row that is the first observation of an episode
     embeddings: Float32[ndarray, "n e"] | None = None  # embeddings of `frames`; None if the agent needs no encoder
 
 
@@ -79,7 +79,7 @@ def check_space(env: gymnasium.Env[Any, Any]) -> None:
 
 
 def action_range(env: gymnasium.Env[Any, Any]) -> tuple[Float32[ndarray, " *shape"], Float32[ndarray, " *shape"]]:
-    """Return the middle and half the width of the action range, by which agents shift and scale their noise.
+    """Return the middle of the action range and half its width; agents shift and scale their noise by these.
 
     Half the width is finite for all finite bounds, but the full width could overflow float32.
 

@@ -2,7 +2,7 @@
 
 `BITS` random planes divide the space of state vectors. The cell number of an observation has one bit for each plane,
 which says on which side of the plane the state vector lies. If the environment has no state, the mean grey values of an
-8x8 grid of blocks in the frame are used instead. There are always `NUM_CELLS` cells, whatever the number of dimensions.
+8x8 grid of blocks in the frame are used instead. There are always `NUM_CELLS` cells, for any number of dimensions.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from robossl_envs.agents.agent import AgentObservations
 # Number of planes; 8 to 12 were tried. With 8, agents visited the largest part of robossl/Push-v0 in 10^4 frames.
 BITS = 8
 NUM_CELLS = 2**BITS
-WARM_UP = 256  # number of observations before the planes are drawn; they set the scale of each dimension
+WARM_UP = 256  # number of observations to collect before the planes are drawn
 
 
 class CellHasher:
@@ -43,7 +43,10 @@ class CellHasher:
         return cells
 
     def _draw(self, first: Float[ndarray, "n d"]) -> tuple[Float[ndarray, "d k"], Float[ndarray, " k"]]:
-        """Draw random planes that pass near the mean of the first observations; return their weights and offsets."""
+        """Draw random planes that pass near the mean of the first observations; return the planes' weights and offsets.
+
+        Each dimension is scaled by its standard deviation over these observations.
+        """
         spread: Float[ndarray, " d"] = first.std(axis=0)
         scale = np.where(spread > 1e-6, 1 / np.maximum(spread, 1e-6), 0.0)
         weights = self._rng.normal(size=(first.shape[1], BITS)) * scale[:, None]

@@ -44,7 +44,7 @@ def coloured_noise(rng: Generator, num_steps: int, dim: int, beta: float = BETA)
     """Return Gaussian noise of unit variance whose power falls as 1 / frequency**beta; columns are independent."""
     length = max(2, num_steps)
     frequency = np.fft.rfftfreq(length)
-    # Frequency 0 gets the power of the lowest other frequency, so that the mean over an episode varies too.
+    # Frequency 0 gets the power of the lowest frequency above 0, so that the mean over an episode varies too.
     frequency[0] = frequency[1]
     scale = frequency ** (-beta / 2)
     real, imaginary = rng.normal(size=(2, dim, len(scale)))

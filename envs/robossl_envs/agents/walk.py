@@ -1,11 +1,11 @@
 """Plan a way to novel cells; a cell is a group of similar observations.
 
 For each cell and action, a table holds the cell that came next. Value iteration on this table chooses the next action.
-An action that was not tried in a cell yet counts as the best (optimism of R-max, Brafman & Tennenholtz 2002).
+An action that was not tried in a cell yet is assumed to be the best (optimism of R-max, Brafman & Tennenholtz 2002).
 
-Of the planners that reached more cells of our environments than noise did, this is the simplest. It trains no network,
-so it adapts at once when the novelty of a cell changes. The learned policies in papers on novelty need 10^5 frames or
-more.
+Several planners that we tried reached more cells of our environments than random noise. This planner is the simplest of
+them. It trains no network, so it adapts at once when the novelty of a cell changes. The learned policies in papers on
+novelty need 10^5 frames or more.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ Environment = gymnasium.Env[Any, Any]
 
 @dataclass(frozen=True, slots=True)
 class EnvDescription:
-    """What collection needs to know about an environment: frame size, rate, columns, nuisances and speed."""
+    """What collection needs to know about an environment: frame size, frame rate, columns, nuisances and speed."""
 
     height: int
     width: int
@@ -174,7 +174,8 @@ def _action_column(env: Environment) -> Column:
 def _effective_nuisances(env: Environment, names: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
     """Return the nuisance factors that have an effect in the environment.
 
-    These are the names in its attribute `factors`. If it has no such attribute, these are all nuisances in `names`.
+    If the environment has an attribute `factors`, return the names in it. Otherwise return all nuisances that `names`
+    lists under the key "nuisance".
     """
     known: tuple[str, ...] = names.get("nuisance", ())
     return env.get_wrapper_attr("factors") if known and env.has_wrapper_attr("factors") else known

@@ -90,7 +90,7 @@ class Ledger:
         self.commit()
 
     def drop(self, number: int, reason: str) -> None:
-        """Leave an episode out of the data set, so that the index of each later episode is one lower."""
+        """Leave an episode out of the data set. Each later episode moves up, so its index becomes one lower."""
         self.dropped[number] = reason
         self._write()
         self.commit()

@@ -29,7 +29,7 @@ STRENGTHS = 5  # largest strength of a nuisance factor; strength 0 leaves the sc
 class Recorder:
     """Records the episodes of one environment, one after the other.
 
-    `frame` and `state` are the current picture and state vector. Learning agents choose their actions by them.
+    `frame` and `state` are the current picture and state vector. Learners choose their actions from these two.
     """
 
     frame: UInt8[ndarray, "h w 3"]

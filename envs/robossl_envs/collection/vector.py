@@ -36,7 +36,7 @@ GRACE_SECONDS = 1.0  # time to wait for the exit codes of dead processes
 
 
 class SlotEnv(gymnasium.Env[dict[str, ndarray], Any]):
-    """The environment of one worker. `reset(seed=K)` starts episode K. When it ends, `info` holds its outcome."""
+    """The environment of one worker. `reset(seed=K)` starts episode K; at its end, `info` holds the outcome."""
 
     def __init__(
         self, settings: CollectionSettings, description: EnvDescription, parts: Path, action_space: Space[Any]

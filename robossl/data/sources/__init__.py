@@ -47,7 +47,8 @@ def detect_format(root: Path) -> str:
     """Return the first format that accepts `root`.
 
     Raises:
-        InputError: the source does not exist, no format accepts it, or a format fails to say so.
+        InputError: the source does not exist, no format accepts it, or the method `accepts` of a format
+            raises an error.
     """
     if not root.exists():
         raise InputError(f"source {root} does not exist; name a folder or file with videos or images")

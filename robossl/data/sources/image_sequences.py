@@ -23,7 +23,7 @@ from PIL import Image
 from robossl.data.pictures import FORMATS
 
 MIN_FRAMES = 4  # minimum number of frames of an episode whose folder is not named like an episode
-DENSE = 0.5  # minimum share of the numbers between an episode's first and last that have an image
+DENSE = 0.5  # minimum of (images) / (images + missing images) in an episode
 NUM_PAIRS = 4  # number of pairs of neighbouring images to compare
 # The difference of two images is the mean absolute difference of the pixels of their 32x32 grey thumbnails, 0 to 255.
 # Neighbouring images of one video differ by at most ALIKE. If the camera hardly moves, they differ by at most STILL.
@@ -34,7 +34,7 @@ ALIKE, STILL = 30.0, 6.0
 NEARER = 0.7
 
 _NUMBERS = re.compile(r"(\d+)")
-# A time such as 1305031102.175304 is one number.
+# This pattern reads a time such as 1305031102.175304 as one number.
 _NUMBERS_AND_SECONDS = re.compile(r"((?<![\d.])\d+\.\d+$|\d+)")
 _EPISODE = re.compile(
     r"(^|[^a-z])(ep|episode|traj|trajectory|demo|seq|sequence|clip|video|vid|take|run|rollout)s?[^a-z0-9]*\d+$", re.I
@@ -61,7 +61,7 @@ class ImageSequence:
 
     @property
     def num_missing(self) -> int:
-        """Number of missing frame numbers."""
+        """Number of frames that are missing between the first and the last one, judged by their numbers."""
         return self.places[-1] + 1 - len(self.numbers)
 
     @property
@@ -150,7 +150,7 @@ def is_episode(root: Path, sequence: ImageSequence) -> bool:
         return False
     if any(map(is_named_episode, sequence.key.split("/")[-2:])):
         return True
-    # Images directly in the source folder may be unrelated pictures, so they are an episode only if its name says so.
+    # Images directly in the source folder may be unrelated pictures. They are an episode only if its name says so.
     return bool(sequence.folder) and len(sequence.paths) >= MIN_FRAMES and _looks_continuous(root, sequence)
 
 

@@ -1,4 +1,4 @@
-"""Read LeRobotDataset v2.1 and v3.0 without the lerobot package; each camera of an episode is a store episode."""
+"""Read LeRobotDataset v2.1 and v3.0 without the lerobot package; each camera of an episode becomes one episode."""
 
 from __future__ import annotations
 

@@ -17,7 +17,8 @@ from robossl.data.manifest import Problem
 from robossl.data.source import Damaged
 from robossl.data.sources.lerobot_meta import LeRobotMetadata
 
-# A column is stored if at least this share of its rows has the same width. Episodes with other rows are refused.
+# A column is stored if at least this share of its rows has the same width.
+# Episodes that contain rows of another width are refused.
 MIN_SHARE = 0.9
 # Number of data files to read for the widths. Reading all files of a large data set takes minutes.
 NUM_SAMPLED = 16

@@ -53,7 +53,7 @@ def _depth(feature: Mapping[str, Any]) -> str:
 def _num_channels(feature: Mapping[str, Any]) -> int | None:
     """Return the number of channels from the stated shape, (h, w, c) or (c, h, w).
 
-    Return None if the shape does not show which of its numbers that is.
+    Return None if the shape does not show which of its numbers is the number of channels.
     """
     shape, names = feature.get("shape") or [], _flatten(feature.get("names"))
     if len(shape) == 2:

@@ -45,7 +45,7 @@ class LeRobotFrameSpan:
 
 
 def count_frame_spans(segments: Sequence[LeRobotSegment], frames_per_s: float) -> list[LeRobotFrameSpan]:
-    """Count which frames of one video belong to each of its episodes. `segments` must be in time order.
+    """Find by counting which frames of one video belong to each episode. `segments` must be in time order.
 
     The timestamps of a file drift more and more from episode to episode. Counting whole frames removes this drift.
     """
@@ -121,7 +121,7 @@ def rows_in_order(frame_index: Sequence[int | None]) -> list[int]:
 
 
 def rows_of_frames(times: Sequence[float], start_seconds: float, num_rows: int, frames_per_s: float) -> list[int]:
-    """Return the row of each frame of an episode. If some are missing, the times of the others give the rows.
+    """Return the row of each frame of an episode. If frames are missing, find the rows by the times of the others.
 
     Raises:
         Damaged: there are more frames than rows, or too few frames.

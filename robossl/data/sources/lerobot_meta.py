@@ -52,7 +52,7 @@ class LeRobotEpisode:
 
 @dataclass(frozen=True, slots=True)
 class LeRobotMetadata:
-    """The metadata of a dataset. If a path in the metadata was wrong, this holds the path where the file was found."""
+    """The metadata of a dataset. A wrong path in it is replaced by the path where the file was found."""
 
     frames_per_s: float
     shared_files: bool  # whether a data file holds many episodes (v3.0)

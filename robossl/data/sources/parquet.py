@@ -24,8 +24,8 @@ BATCH_ROWS = 64  # rows (images) in memory at once
 class ParquetSource:
     """Reads each row as an episode of one frame.
 
-    Integer and text columns are labels. If the table states class names for an integer column, they replace the
-    numbers.
+    Integer and text columns are labels. If the table states class names for an integer column, the labels
+    are these names.
     """
 
     def __init__(self, root: Path, labels: Path | None = None, options: SourceOptions | None = None) -> None:
