@@ -99,9 +99,9 @@ def turn_hue_(x: Float[Tensor, "n 3 h w"], shifts: Float[Tensor, "n 3 1 1"]) -> 
     """Turn the hue as in HSV, but without a conversion to HSV; `shifts` are from `hue_shifts`.
 
     Let top and low be a pixel's largest and smallest channel, and chroma = top - low. The hue is the signed distance
-    from red along the colour hexagon, whose six sides are as long as the chroma. Each channel has its own corner: red
-    at 0, green at 2 and blue at -2 sides. A channel equals top if the hue is within one side of the channel's corner,
-    equals low if the hue is two or more sides away, and is linear in between.
+    from red along the colour hexagon. Its unit is a side of the hexagon, which is as long as the chroma. Each channel
+    has its own corner: red at 0, green at 2 and blue at -2. A channel equals top if the hue is at most 1 from the
+    channel's corner, equals low if the hue is 2 or more away, and is linear in between.
     """
     num_samples = max(1, _HUE_CHUNK_PIXELS // (x.shape[-2] * x.shape[-1]))
     for part, shift in zip(torch.split(x, num_samples), torch.split(shifts, num_samples), strict=True):

@@ -59,7 +59,7 @@ class Sampler:
 
     @property
     def drawn_from(self) -> tuple[int, ...]:
-        """The index of the store that this sampler draws from, among the stores of a mixture."""
+        """The number of the store in the mixture that this sampler draws from, as a tuple of one."""
         return (self.pool,)
 
     @property

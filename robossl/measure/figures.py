@@ -27,7 +27,7 @@ Statistic = Callable[[Float[ndarray, "... k"]], Float[ndarray, " ..."]]
 
 
 def mean(sums: Float[ndarray, "... 2"]) -> Float[ndarray, " ..."]:
-    """Return the mean over frames, for a metric with a single part (a number for each frame)."""
+    """Return the mean over frames, for a metric that averages one number per frame."""
     return np.asarray(sums[..., 1] / sums[..., 0])
 
 

@@ -88,7 +88,7 @@ class BalancedAccuracy:
         return np.concatenate([present, present * (predicted == target)[:, None]], axis=1)
 
     def __call__(self, sums: Float[ndarray, "... k"]) -> Float[ndarray, " ..."]:
-        """Compute the score from sums over frames: the number of frames, then the sums of the terms of `parts`."""
+        """Compute the score; the last axis of `sums` is the number of frames, then the sum of each term of `parts`."""
         present, hits = np.split(sums[..., 1:], 2, axis=-1)
         num = (present > 0).sum(axis=-1)
         recall = np.where(present > 0, hits / np.where(present > 0, present, 1), 0).sum(axis=-1) / num

@@ -88,8 +88,8 @@ class Method(nn.Module):
 
         Args:
             rows: tensors by name, with one row for each sample, or one row for the micro-batch, such as its mean. The
-                rows of a step's micro-batches are joined along the first axis. Rows in half precision, as a forward
-                pass under mixed precision gives them, become float32.
+                rows of a step's micro-batches are joined along the first axis. Half-precision
+                rows, which a forward pass under mixed precision gives, are converted to float32.
         """
         detached = {name: _widen(value.detach()) for name, value in rows.items()}
         if self._waiting is None:

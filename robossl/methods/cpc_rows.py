@@ -1,10 +1,11 @@
 """CPC over the rows of an image: find the patches below, given those above (arXiv:1807.03748, section 3.2).
 
-Overlapping patches go through the encoder one by one. For each patch, a convolutional context of its own row and the
-rows above predicts the patch k rows further down in the same column. An encoder with batch-norm is refused, because
-shared statistics pass information from patch to patch. The paper removed batch-norm too. Unlike in the paper, patches
-are not cropped and jittered one by one. The encoder learns on patches, but receives whole frames when it is used. The
-authors have published no code. docs/methods.md lists the deviations from the paper and from the CPC of Greedy InfoMax.
+Overlapping patches go through the encoder one by one. For each patch, a convolution makes a context of its own row and
+the rows above. The context predicts the patch k rows further down in the same column. An encoder with batch-norm is
+refused, because shared statistics pass information from patch to patch. The paper removed batch-norm too. Unlike in the
+paper, patches are not cropped and jittered one by one. The encoder learns on patches, but receives whole frames when it
+is used. The authors have published no code. docs/methods.md lists the deviations from the paper and from the CPC of
+Greedy InfoMax.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class DINOConfig:
     teacher_temperature_warmup_steps: int = 37_500  # section 3.2: 30 epochs; at most 0.3 of the run's steps
     freeze_last_layer_steps: int = 1250  # official code: one epoch; at most 0.1 of the run's steps
     center: bool = True  # whether to subtract a running mean, the centre, from the teacher's logits (section 5.3)
-    center_momentum: float = 0.9  # official code; appendix D compares 0 to 0.999
+    center_momentum: float = 0.9  # value of the official code; appendix D compares values from 0 to 0.999
     momentum: float = 0.996  # section 3.1; rises to 1 along a cosine
     num_local_views: int = 8  # official code; table 8 compares 2 to 10
     global_view_0: ViewSpec = GLOBAL_0

@@ -89,7 +89,7 @@ def invariance(
 def invariance_scores(
     clean: Float[ndarray, "n d"], moved: Float[ndarray, "n d"], space: Space, draws: Draws
 ) -> dict[str, MetricParts]:
-    """Return for each metric its terms per frame, which a bootstrap sums.
+    """Return the terms of each metric per frame; a bootstrap later adds them up.
 
     Call this only if `unmeasurable` returns None.
     """

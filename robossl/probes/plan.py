@@ -45,10 +45,10 @@ def plan_views(
     Args:
         views: The views (transformed frames). Their frames are split into two parts: reference and judged frames.
         levels: For each factor, the levels at which the judged frames are rendered.
-        decode: For each factor, the levels at which probes learn to predict its strength from features. For each of
-            these levels, frames of both parts are rendered with different strengths up to the level. Heads that learn
-            from transformed frames use these views too. A factor with classes (kinds of change instead of strengths)
-            is rendered once for all its levels.
+        decode: For each factor, the levels for which probes learn to predict the factor's strength from features. A
+            level is the largest strength: frames of both parts are rendered with different strengths up to it. Heads
+            that learn from transformed frames use these views too. A factor with classes (kinds of change instead of
+            strengths) is rendered once for all its levels.
 
     Raises:
         InputError: a factor or level is unknown, or a factor renders pixels of a wrong type or shape.

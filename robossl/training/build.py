@@ -107,9 +107,9 @@ def check_batch(config: RunConfig, ranks: Ranks) -> None:
 
 
 def check_views(method: Method, stores: Sequence[Store], specs: tuple[ViewSpec, ...]) -> None:
-    """Refuse views (augmented frames or clips) that the method declares and that do not fit.
+    """Refuse a view (augmented frame or clip) of the method that cannot be used.
 
-    These are clips for a method that takes single images, views larger than every frame, and sizes that the backbone
+    It is a clip for a method that takes single images, a view larger than every frame, or of a size that the backbone
     cannot take.
     """
     clips = [spec.clip.num_frames for spec in specs if spec.clip.num_frames]

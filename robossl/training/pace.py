@@ -17,7 +17,7 @@ from robossl.common.ranks import Ranks, broadcast
 from robossl.methods.base import Method
 from robossl.training.run_config import Precision, RunConfig
 
-# The measurement takes this long, or two steps of each setting if they take longer.
+# Measure for this time, or until each setting has run two steps, whichever is longer.
 MEASURED_SECONDS = 1.5
 # Number of frames in a measured step. With more frames, steps of a large backbone on a CPU would take too long.
 MEASURED_FRAMES = 16

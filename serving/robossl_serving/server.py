@@ -51,7 +51,8 @@ class ServerSettings:
     security: Security = field(default_factory=Security)
     shared_memory: bool = False
     poll_seconds: float = 0.0  # seconds between scans for new versions; 0 for scans only on request
-    # How long a replaced version stays loaded after the last request of a client that pinned it (accepts only it).
+    # A client can pin a version: it then accepts no other. A replaced version stays loaded for this time after the last
+    # request from a client that pinned it.
     retire_seconds: float = 600.0
 
     def __post_init__(self) -> None:

@@ -20,6 +20,7 @@ def config_for(method: str, store: Path, **train: object) -> RunConfig:
         "log_every": 1,
         "sinks": [],
         "precision": "fp32",
+        "threads": 0,
     }
     return from_mapping(
         {

@@ -26,7 +26,7 @@ def saved(run: Path) -> TrainConfig:
 
 
 def test_a_run_that_measures_equals_one_that_is_told_to_the_last_bit(clip_store_path: Path, tmp_path: Path) -> None:
-    measured = config_for("simsiam", clip_store_path, precision="auto")
+    measured = config_for("simsiam", clip_store_path, precision="auto", threads=None)
     pretrain(measured, out=tmp_path / "measured")
     chosen = saved(tmp_path / "measured")
     assert chosen.precision in ("fp32", "bf16")
@@ -44,8 +44,8 @@ def test_a_resumed_run_keeps_its_precision(clip_store_path: Path, tmp_path: Path
     pretrain(config_for("simsiam", clip_store_path, precision=precision), out=tmp_path / "straight")
     shutil.copytree(tmp_path / "straight", tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "step_00000006")
-    pretrain(config_for("simsiam", clip_store_path, precision="auto"), out=tmp_path / "run", resume=True)
-    assert (saved(tmp_path / "run").precision, saved(tmp_path / "run").threads) == (precision, 1)
+    pretrain(config_for("simsiam", clip_store_path, precision="auto", threads=None), out=tmp_path / "run", resume=True)
+    assert (saved(tmp_path / "run").precision, saved(tmp_path / "run").threads) == (precision, 0)
     assert_same_run(tmp_path / "run", tmp_path / "straight", 6)
     other = "bf16" if precision == "fp32" else "fp32"
     with pytest.raises(InputError, match=f'train.precision: "{precision}" -> "{other}"'):
@@ -66,14 +66,16 @@ def test_a_run_from_before_the_measurement_keeps_its_precision_and_threads(
 def test_a_loop_claims_the_folder_of_a_run_that_chose(clip_store_path: Path, tmp_path: Path) -> None:
     chosen = config_for("simsiam", clip_store_path, precision="bf16", threads=1)
     pretrain(chosen, out=tmp_path / "run")
-    RunFolder(tmp_path / "run").claim(config_for("simsiam", clip_store_path, precision="auto"), resume=True)
+    RunFolder(tmp_path / "run").claim(
+        config_for("simsiam", clip_store_path, precision="auto", threads=None), resume=True
+    )
     assert (saved(tmp_path / "run").precision, saved(tmp_path / "run").threads) == ("bf16", 1)
 
 
 def test_the_environment_and_the_configuration_leave_settings_open(clip_store_path: Path) -> None:
     program = (
         "import sys; from runs_kit import config_for; from robossl.training.pace import candidates\n"
-        "from pathlib import Path; config = config_for('simsiam', Path('x'), precision='auto')\n"
+        "from pathlib import Path; config = config_for('simsiam', Path('x'), precision='auto', threads=None)\n"
         "print([tuple(each) for each in candidates(config)])"
     )
     environment = kits_environment()

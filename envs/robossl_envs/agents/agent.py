@@ -32,7 +32,7 @@ class AgentObservations:
 class Actor(Protocol):
     """An agent for one episode. It runs in a worker process and takes random numbers only from the generator `rng`."""
 
-    learns: ClassVar[bool]  # False for every actor
+    learns: ClassVar[bool]  # whether the agent is trained; False for every actor, because an actor is not
 
     def __init__(self, env: gymnasium.Env[Any, Any], rng: Generator, num_steps: int) -> None: ...
 

@@ -98,8 +98,9 @@ class Ledger:
     def commit(self, *, everything: bool = False) -> None:
         """Move finished episodes into the data set as soon as they fill a file; with `everything`, move all of them.
 
-        A file is full when it has as many frames as the data set has already, or `FILE_FRAMES` frames, or `FILE_BYTES`
-        bytes of video. So the first episode can be read at once, and the number of files stays small.
+        A file is full when it has as many frames as all earlier files together, or `FILE_FRAMES` frames, or
+        `FILE_BYTES` bytes of video. The first file holds one episode, which can be read at once. Later files grow, so
+        there are few of them.
         """
         ready = self._ready()
         while ready:

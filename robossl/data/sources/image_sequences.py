@@ -157,7 +157,8 @@ def is_episode(root: Path, sequence: ImageSequence) -> bool:
 def _looks_continuous(root: Path, sequence: ImageSequence) -> bool:
     """Return whether neighbouring images look alike, as in a video.
 
-    In addition, they must be nearly equal (as with a still camera), or clearly more alike than images far apart.
+    Neighbours must also be nearly equal (as with a still camera), or much more alike than images that are far apart in
+    the sequence.
     """
     last = len(sequence.paths) - 1
     first_places = sorted(set(np.linspace(0, last - 1, NUM_PAIRS).round().astype(int).tolist()))

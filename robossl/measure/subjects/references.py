@@ -127,7 +127,7 @@ def _is_known(name: str) -> bool:
 
 @cache
 def _check_builds(config: EncoderConfig) -> None:
-    """Raise InputError if a network cannot be built, for example at this input size."""
+    """Raise InputError if a network cannot be built, for example if it cannot take the input size of `config`."""
     from robossl.encoders.inference import random_encoder
 
     random_encoder(config, 0)

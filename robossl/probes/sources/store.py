@@ -145,7 +145,7 @@ def _find_classes(store: Store, episodes: Int[ndarray, " n"]) -> tuple[dict[str,
 def _read_column(
     store: Store, rows: Int[ndarray, " n"], kind: LabelType, column: str, classes: Mapping[str, Label]
 ) -> Label:
-    """Return a column as a label of frames; if `kind` is "class", return the label of episodes named `column`."""
+    """Return a column as a label of frames; if `kind` is "class", return the episode label whose name is `column`."""
     if kind not in WIDTHS:
         if column not in classes:
             raise InputError(suggest_name("label of classes", column, classes))
