@@ -61,10 +61,11 @@ def settle(
         rates = dict.fromkeys(settings, 1.0)
         if ranks.is_main:
             rates = measure(method, config, settings, channels_last=channels_last)
-        best = settings[int(broadcast([settings.index(choose(rates))])[0])]
+        best = choose(rates)
         others = ", ".join(f"{each.describe()} {rate:.0f}" for each, rate in rates.items() if each != best)
-        remarks = (f"{best.describe()} is fastest here: {rates[best]:.0f} frames/s through the backbone ({others})",)
-    return replace(config, train=replace(train, precision=best.precision, threads=best.threads)), remarks
+        remarks = (f"measured here: {best.describe()}, {rates[best]:.0f} frames/s through the backbone ({others})",)
+    is_bf16, threads = broadcast([best.precision == "bf16", best.threads])
+    return replace(config, train=replace(train, precision="bf16" if is_bf16 else "fp32", threads=int(threads))), remarks
 
 
 def candidates(config: RunConfig) -> list[Setting]:
