@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -75,10 +76,13 @@ def test_the_queue_the_streams_and_the_memory_are_gauges(server: EncoderServer) 
             holder.wait_for(3)
             assert metric(server, "robossl_waiting_requests") == 3
         assert all(each.result().id == "7" for each in calls)
-        replies = call.stream(iter([infer_request()] * 2))
+        requests: SimpleQueue[Any] = SimpleQueue()
+        replies = call.stream(iter(requests.get, None))  # open until None comes
+        requests.put(infer_request())
         assert next(replies).infer_response.id == "7"
         assert metric(server, "robossl_open_streams") == 1
-        replies.cancel()
+        requests.put(None)
+        assert not list(replies)
         assert metric(server, "process_resident_memory_bytes") > 2**24
         assert metric(server, "process_open_fds") > 0
 
