@@ -17,7 +17,7 @@ from pathlib import Path
 
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as cli.py does for a run, before torch is loaded
 
-from bench_train import bare, measure, ours
+from bench_train import bare, measure, ours, settled
 from losses import recipe
 
 from robossl.common.config import load
@@ -41,6 +41,7 @@ def main() -> None:
             continue
         config = replace(config, knn=None, train=replace(config.train, sinks=(), steps=1_000_000))
         with tempfile.TemporaryDirectory() as scratch:
+            config = settled(config, Path(scratch, "settled"))
             blocks = {"bare": bare(config, Path(scratch, "bare")), "ours": ours(config, Path(scratch, "ours"))}
             rates = measure(blocks, rounds=args.rounds, steps=args.steps, batch_size=config.train.batch_size)
             del blocks  # frees the frames before the next method loads its own

@@ -1,50 +1,70 @@
 """Compare pretraining with a bare forward-backward loop and with lightly, on the same networks, sizes and images.
 
-    python benchmarks/bench_train.py --data PATH/imagenette_128
+    python benchmarks/bench_train.py --data PATH/imagenette_128 --video PATH/droid_web
 
-Blocks alternate (bare, ours resident, ours with workers, lightly with 0 and 2 workers), so that a change of the
-machine's speed affects all of them. The medians of the ratios per round are printed.
+All of it runs in the precision and on the threads that `robossl pretrain` chooses on this machine; lightly runs in fp32
+and in bf16, with 0 and with 2 workers, and its best is compared. Blocks alternate, so that a change of the machine's
+speed affects all of them. The medians of the ratios per round are printed. CPC is compared with its bare loop only,
+because lightly has no method for clips.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as cli.py does for a run, before torch is loaded
 
 import torch
-from torch import Tensor, nn
+from losses import recipe
+from peers.lightly_loops import lightly_loop
 
-from robossl.common.config import from_mapping
+from robossl.common.config import as_plain, load, with_changes
+from robossl.common.malloc import keep_freed_memory
 from robossl.common.ranks import Ranks
 from robossl.data.ingest import ingest
 from robossl.data.store import Store, open_store
-from robossl.encoders.encoder import EncoderConfig, build_encoder
 from robossl.training.build import build_trainer
 from robossl.training.optim import set_rates
 from robossl.training.run_config import RunConfig
 
-BATCH = 64
 PREFETCHED = 7  # more than the loaders prepare ahead
+SETTINGS = (
+    "simclr:resnet18:64",
+    "simclr:resnet18:96",
+    "simclr:vit_tiny_patch16_224:96",
+    "dino:resnet18:64",
+    "dino:vit_tiny_patch16_224:96",
+    "cpc:resnet18:64",
+)
+PEER_METHODS = ("simsiam", "simclr", "dino")
 Block = Callable[[int], None]  # runs a number of steps
 
 
-def config_for(store: Path, backbone: str, size: int, *, workers: bool) -> RunConfig:
-    """Configure SimSiam with the paper's heads on images of one size."""
-    return from_mapping(
-        {
-            "method": {"name": "simsiam", "view": {"size": size}},
-            "encoder": {"backbone": backbone, "input_hw": [size, size]},
-            "data": {"store": str(store), "resident_gib": 0.0 if workers else 8.0, "num_workers": 2},
-            "train": {"steps": 1_000_000, "batch_size": BATCH, "sinks": [], "precision": "fp32"},
-        },
-        RunConfig,
-    )
+def config_for(method: str, backbone: str, size: int, store: Path) -> RunConfig:
+    """Configure the small recipe of a method for another backbone, view size and store."""
+    config = load(recipe(method), RunConfig)
+    views = {name: value for name, value in as_plain(config)["method"].items() if isinstance(value, dict)}
+    # DINO's local views have half the size of its global views.
+    sizes = {f"method.{name}.size": size // 2 if "local" in name else size for name in views if "view" in name}
+    changes = {
+        "encoder.backbone": backbone,
+        "encoder.input_hw": [size, size],
+        "data.store": str(store),
+        "data.epoch_over": "frames",
+        "data.num_workers": 2,
+        "train.steps": 1_000_000,
+        "train.sinks": [],
+        "knn": None,
+    }
+    return with_changes(config, changes | sizes)
 
 
 def ours(config: RunConfig, folder: Path) -> Block:
@@ -74,63 +94,15 @@ def ours(config: RunConfig, folder: Path) -> Block:
 def bare(config: RunConfig, folder: Path) -> Block:
     """Build a block of forward and backward of the method on one ready batch, without data and optimizer."""
     trainer = build_trainer(config, Ranks.join("cpu"), folder, resume=False)
-    batch, method = trainer.augment(trainer.loader.batch(0)), trainer.method
+    batch, method, is_bf16 = trainer.augment(trainer.loader.batch(0)), trainer.method, config.train.precision == "bf16"
     del trainer  # frees its frames
 
     def run(steps: int) -> None:
         for _ in range(steps):
             method.zero_grad(set_to_none=True)
-            method(batch).value.backward()
-
-    return run
-
-
-def lightly(backbone: str, size: int, images: Path, workers: int) -> Block:
-    """Build a block of lightly's own SimSiam loop on the same backbone and heads."""
-    from lightly.data import LightlyDataset
-    from lightly.loss import NegativeCosineSimilarity
-    from lightly.models.modules.heads import SimSiamPredictionHead, SimSiamProjectionHead
-    from lightly.transforms import SimSiamTransform
-
-    torch.manual_seed(0)
-    encoder = build_encoder(EncoderConfig(backbone=backbone, input_hw=(size, size)))
-    heads = SimSiamProjectionHead(encoder.feature_dim, 2048, 2048), SimSiamPredictionHead(2048, 512, 2048)
-    model = nn.ModuleList([encoder, *heads])
-    is_convolutional = backbone.startswith("resnet")
-    if is_convolutional:
-        model = model.to(memory_format=torch.channels_last)
-    criterion = NegativeCosineSimilarity()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05 * BATCH / 256, momentum=0.9, weight_decay=1e-4)
-    dataset = LightlyDataset(str(images), transform=SimSiamTransform(input_size=size, gaussian_blur=0.5))
-    loader = torch.utils.data.DataLoader(
-        dataset,
-        batch_size=BATCH,
-        shuffle=True,
-        drop_last=True,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-    )
-
-    def endless() -> Iterator[list[Tensor]]:
-        while True:
-            for views, *_ in loader:
-                yield views
-
-    batches = endless()
-
-    def run(steps: int) -> None:
-        # Our own blocks turn it on in this process.
-        torch.use_deterministic_algorithms(False)
-        for _ in range(steps):
-            views = next(batches)
-            if is_convolutional:
-                views = [view.to(memory_format=torch.channels_last) for view in views]
-            z0, z1 = (heads[0](encoder(view).pooled) for view in views)
-            loss = (criterion(heads[1](z0), z1.detach()) + criterion(heads[1](z1), z0.detach())) / 2
-            optimizer.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16, enabled=is_bf16):
+                loss = method(batch).value
             loss.backward()
-            optimizer.step()
-        torch.use_deterministic_algorithms(True)
 
     return run
 
@@ -142,13 +114,7 @@ def write_images(store: Store, folder: Path, count: int) -> None:
         (folder / "images" / f"{row:06d}.jpg").write_bytes(bytes(store.jpeg(row)))
 
 
-def measure(
-    blocks: dict[str, Block],
-    *,
-    rounds: int,
-    steps: int,
-    batch_size: int = BATCH,
-) -> dict[str, list[float]]:
+def measure(blocks: dict[str, Block], *, rounds: int, steps: int, batch_size: int) -> dict[str, list[float]]:
     """Return samples per second of each block by round, by the clock and by this process's CPU time."""
     rates: dict[str, list[float]] = defaultdict(list)
     for round_number in range(rounds + 1):
@@ -163,52 +129,71 @@ def measure(
     return rates
 
 
-def report(setting: str, rates: dict[str, list[float]]) -> None:
-    """Print one line per setting, ratios first."""
+def describe(rates: dict[str, list[float]]) -> str:
+    """Return the ratios of a setting in words: the median over rounds, with the smallest and the largest round."""
 
     def ratio(a: str, b: str) -> str:
         each = [x / y for x, y in zip(rates[a], rates[b], strict=True)]
         return f"{statistics.median(each):.2f} ({min(each):.2f}-{max(each):.2f})"
 
-    best = max(("lightly, 0 workers", "lightly, 2 workers"), key=lambda name: statistics.median(rates[name]))
-    print(
-        f"{setting}: over bare: resident {ratio('resident', 'bare')} "
-        f"(by CPU time {ratio('resident, CPU time', 'bare, CPU time')}), workers {ratio('workers', 'bare')}, "
-        f"{best} {ratio(best, 'bare')}; over lightly's best: resident {ratio('resident', best)}, "
-        f"workers {ratio('workers', best)}; bare {statistics.median(rates['bare']):.0f} samples/s",
-        flush=True,
-    )
+    parts = [
+        f"over bare: resident {ratio('resident', 'bare')} (by CPU time "
+        f"{ratio('resident, CPU time', 'bare, CPU time')}), workers {ratio('workers', 'bare')}"
+    ]
+    peers = [name for name in rates if name.startswith("lightly") and not name.endswith("CPU time")]
+    if peers:
+        best = max(peers, key=lambda name: statistics.median(rates[name]))
+        parts.append(f"over {best}: resident {ratio('resident', best)}, workers {ratio('workers', best)}")
+    parts.append(f"resident {statistics.median(rates['resident']):.0f} samples/s")
+    return "; ".join(parts)
+
+
+def settled(config: RunConfig, folder: Path) -> RunConfig:
+    """Return the configuration with the precision and the threads that a run would choose here."""
+    return build_trainer(config, Ranks.join("cpu"), folder, resume=False).config
+
+
+def build_blocks(setting: str, folder: Path, *, peers: bool) -> tuple[dict[str, Block], RunConfig]:
+    """Build all blocks of a setting, METHOD:BACKBONE:SIZE; return them with the configuration of our own."""
+    method, backbone, size = setting.split(":")
+    store = folder / ("video" if method == "cpc" else "photographs")
+    config = settled(config_for(method, backbone, int(size), store), folder / "settled")
+    blocks: dict[str, Block] = {"bare": bare(config, folder / "bare")}
+    for name, gib in (("resident", 8.0), ("workers", 0.0)):
+        blocks[name] = ours(replace(config, data=replace(config.data, resident_gib=gib)), folder / name)
+    for workers in (0, 2) if peers and method in PEER_METHODS else ():
+        for precision in ("fp32", "bf16"):
+            blocks[f"lightly, {workers} workers, {precision}"] = lightly_loop(
+                method, backbone, int(size), folder / "lightly", workers=workers, precision=precision
+            )
+    return blocks, config
 
 
 def main() -> None:
     """Measure all settings."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/imagenette_128"))
-    parser.add_argument(
-        "--settings",
-        nargs="+",
-        default=["resnet18:64", "resnet18:96", "vit_tiny_patch16_224:64", "vit_tiny_patch16_224:96"],
-    )
+    parser.add_argument("--video", type=Path, default=Path("../shared/data/droid_web"))
+    parser.add_argument("--settings", nargs="+", default=SETTINGS, help="METHOD:BACKBONE:SIZE, default: all of ours")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True, help="measure lightly too")
     args = parser.parse_args()
-    if not args.data.exists():
-        print(f"skipped: no images at {args.data}")
+    if not (args.data.exists() and args.video.exists()):
+        print(f"skipped: no images at {args.data} or no video at {args.video}")
         return
+    keep_freed_memory()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        ingest((args.data,), out=folder / "store", short_side=128)
-        write_images(open_store(folder / "store"), folder / "lightly", 4096)
-        for number, setting in enumerate(args.settings):
-            backbone, size = setting.split(":")
-            blocks: dict[str, Any] = {}
-            for name in ("bare", "resident", "workers"):
-                config = config_for(folder / "store", backbone, int(size), workers=name == "workers")
-                make = bare if name == "bare" else ours
-                blocks[name] = make(config, folder / f"{name}{number}")
-            for workers in (0, 2):
-                blocks[f"lightly, {workers} workers"] = lightly(backbone, int(size), folder / "lightly", workers)
-            report(setting, measure(blocks, rounds=args.rounds, steps=args.steps))
+        ingest((args.data,), out=folder / "photographs", short_side=128)
+        if any(setting.startswith("cpc") for setting in args.settings):
+            ingest((args.video,), out=folder / "video", short_side=128)
+        write_images(open_store(folder / "photographs"), folder / "lightly", 4096)
+        for setting in args.settings:
+            blocks, config = build_blocks(setting, folder, peers=args.peers)
+            rates = measure(blocks, rounds=args.rounds, steps=args.steps, batch_size=config.train.batch_size)
+            pace = f"{config.train.precision}, {config.train.threads} thread{'s' * (config.train.threads != 1)}"
+            print(f"{setting} ({pace}): {describe(rates)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ BENCHMARKS = (
     "bench_augment",
     "bench_train",
     "bench_methods",
+    "bench_pace",
     "bench_neighbour",
     "bench_memory",
     "bench_envs",
