@@ -19,7 +19,7 @@ from robossl.data.mixture import FrameStore, Mixture
 from robossl.data.sampler import MixedSampler, Sampler, thin_rows
 from robossl.data.store import Store, open_store
 from robossl.encoders.encoder import Encoder, build_encoder, unused_weights
-from robossl.errors import InputError, reason
+from robossl.errors import InputError
 from robossl.measure.collapse import CollapseMonitor
 from robossl.methods.base import Method
 from robossl.methods.parts.batch_norm import convert_split_batchnorm, convert_sync_batchnorm
@@ -34,6 +34,7 @@ from robossl.training.run_config import RunConfig, as_saved, load_saved
 from robossl.training.run_folder import RunFolder
 from robossl.training.run_paths import FILE
 from robossl.training.trainer import Trainer
+from robossl.training.view_sizes import check_views, shrink_views
 from robossl.views import ViewSpec
 
 
@@ -52,6 +53,7 @@ def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -
     torch.manual_seed(config.seed)
     method = check_method(config.method.build(build_encoder(config.encoder)), config.method)
     specs = read_views(method)
+    small_specs = shrink_views(specs, config, method)
     loader = build_loader(config, ranks, stores, specs)
     check_views(method, stores, specs)
     if config.knn and config.knn.output == "cls" and not method.encoder.has_cls:
@@ -73,7 +75,6 @@ def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -
     method = place_batch_norm(method, config, ranks)
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     method = method.to(ranks.device).to(memory_format=memory_format).train()
-    mean, std = config.encoder.mean, config.encoder.std
     optimizer = build_optimizer(config.optim, method, batch_size=config.train.batch_size)
     return Trainer(
         config=config,
@@ -84,7 +85,8 @@ def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -
         model=wrap_model(method, config, ranks),
         optimizer=optimizer,
         loader=loader,
-        augment=Augment(specs, mean=mean, std=std, seed=config.seed, device=ranks.device, memory_format=memory_format),
+        augment=augment_for(specs, config, ranks, memory_format),
+        small_augment=augment_for(small_specs, config, ranks, memory_format) if small_specs else None,
         collapse=CollapseMonitor(),
         knn=knn,
         remarks=remarks + chosen,
@@ -106,41 +108,18 @@ def check_batch(config: RunConfig, ranks: Ranks) -> None:
         )
 
 
-def check_views(method: Method, stores: Sequence[Store], specs: tuple[ViewSpec, ...]) -> None:
-    """Refuse a view (augmented frame or clip) of the method that cannot be used.
-
-    It is a clip for a method that takes single images, a view larger than every frame, or of a size that the backbone
-    cannot take.
-    """
-    clips = [spec.clip.num_frames for spec in specs if spec.clip.num_frames]
-    if clips and not method.takes_clips:
-        raise InputError(
-            f"the method takes single frames, got clips of {clips[0]}; leave out num_frames of the view's clip, or "
-            "choose a method for video such as cpc"
-        )
-    largest = max(int(store.frame_hw.min(axis=1).max()) for store in stores)
-    size = max(spec.size for spec in specs)
-    if size > largest:
-        raise InputError(
-            f"views of {size} px from frames whose short side is at most {largest}: every view would be enlarged; "
-            f"set the view sizes of the method to {largest} or less, or ingest with a larger --short-side"
-        )
-    for size in sorted(method.encoder_sizes()):
-        check_size(method.encoder, size)
-
-
-def check_size(encoder: Encoder, size: int) -> None:
-    """Refuse a view size that the backbone cannot take, such as a size that is no multiple of its patch size."""
-    try:
-        with torch.no_grad():
-            encoder.eval()(torch.zeros(1, 3, size, size))
-    except Exception as error:  # timm's models raise errors of any type
-        height, width = encoder.backbone.default_cfg["input_size"][-2:]
-        raise InputError(
-            f"{encoder.config.backbone} takes no views of {size} px: {reason(error).rstrip('.')}; choose other sizes "
-            f"for the method's views (the model is made for {height}x{width}), or another backbone"
-        ) from error
-    encoder.train()
+def augment_for(
+    specs: tuple[ViewSpec, ...], config: RunConfig, ranks: Ranks, memory_format: torch.memory_format
+) -> Augment:
+    """Return the augmentation that makes views with these specifications."""
+    return Augment(
+        specs,
+        mean=config.encoder.mean,
+        std=config.encoder.std,
+        seed=config.seed,
+        device=ranks.device,
+        memory_format=memory_format,
+    )
 
 
 def check_memories(method: Method, config: RunConfig, loader: BatchLoader) -> None:

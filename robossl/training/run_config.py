@@ -72,6 +72,9 @@ class TrainConfig:
     threads: int | None = None
     channels_last: bool | None = None  # whether to use torch's channels_last format; None: only if convolutional
     compile: bool = False
+    # Share of the steps, from the first step on, that use smaller views, which take less time; 0: none.
+    small_views_share: float = 0.0
+    small_views_scale: float = 0.667  # size of the smaller views as a fraction of the full size
     sync_batch_norm: bool = True
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
@@ -91,6 +94,12 @@ class TrainConfig:
             health_every=self.health_every,
         )
         check_range(0, threads=self.threads)
+        check_range(0, 1, small_views_share=self.small_views_share)
+        if not 0 < self.small_views_scale < 1:
+            raise InputError(
+                f"small_views_scale must be more than 0 and less than 1, got {self.small_views_scale}; "
+                "with 0.667, views of 96 px start at 64 px"
+            )
 
 
 @dataclass(frozen=True, slots=True)

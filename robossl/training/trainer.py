@@ -54,6 +54,7 @@ class Trainer:
     optimizer: torch.optim.Optimizer
     loader: BatchLoader
     augment: Augment
+    small_augment: Augment | None  # makes the smaller views of the first steps, if the configuration wants them
     collapse: CollapseMonitor
     knn: OnlineKnn | None
     remarks: tuple[str, ...] = ()  # changes to the recipe, printed when the run starts
@@ -74,7 +75,7 @@ class Trainer:
         with stop_signals() as signals, contextlib.closing(self.loader.batches(start=start, stop=steps)) as batches:
             for step, raw in enumerate(batches, start=start):
                 lr = set_rates(self.optimizer, self.config.optim, step=step, steps=steps, batch_size=config.batch_size)
-                loss = self.step(step, self.augment(raw))
+                loss = self.step(step, self.augment_at(step)(raw))
                 if step == start:
                     check_gradient(self.method)
                 done, is_last = step + 1, step + 1 == steps
@@ -98,6 +99,11 @@ class Trainer:
                 if interrupted:
                     command = shlex.join(["robossl", "pretrain", str(self.folder.path), "--resume"])
                     raise RunInterrupted(f"stopped at step {done} and saved; go on with --resume: {command}")
+
+    def augment_at(self, step: int) -> Augment:
+        """Return the augmentation of a step, which makes smaller views in the first steps if configured."""
+        is_small = step < self.config.train.small_views_share * self.config.train.steps
+        return self.small_augment if self.small_augment and is_small else self.augment
 
     def step(self, step: int, batch: Batch) -> Loss:
         """Update the weights with one batch; return its loss, with the outputs of the last micro-batch."""
