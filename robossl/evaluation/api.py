@@ -22,6 +22,7 @@ def evaluate(
     *,
     store: StrPath,
     label: str | Sequence[str] = (),
+    against: StrPath | Sequence[StrPath] = (),
     protocol: str | Sequence[str] = ("knn",),
     train: str = "train",
     test: str | Sequence[str] = ("val",),
@@ -42,6 +43,7 @@ def evaluate(
         models: One or several encoders, each in a form that `load_encoder` takes.
         store: Store with labelled episodes.
         label: One or several labels to predict, such as "scene"; at least one is needed.
+        against: More encoders, with which each encoder is compared, such as the public one that it was adapted from.
         protocol: "knn", "linear", or both.
         train: Split to train on.
         test: Split or splits to test on.
@@ -72,10 +74,17 @@ def evaluate(
         ('scene', ['tiny', 'random test_resnet', 'pooled pixels', 'majority class'])
     """
     given = locals()
-    models, label, protocol, test = map(_several, (models, label, protocol, test))
+    models, label, protocol, test, against = map(_several, (models, label, protocol, test, against))
     if not models:
         raise InputError("nothing to evaluate; name a run folder, an encoder folder or an exported model")
-    names = {"models": models, "label": label, "protocol": protocol, "test": test, "cache": None, "out": None}
+    names: dict[str, object] = {
+        "models": models,
+        "label": label,
+        "protocol": protocol,
+        "test": test,
+        "against": against,
+    }
+    names |= {"cache": None, "out": None}
     settings = EvaluationSettings(
         label=label,
         protocol=protocol,
@@ -99,6 +108,7 @@ def evaluate(
             models,
             open_store(store),
             settings,
+            against=against,
             cache=None if cache is None else Path(cache),
             command=spelled(evaluate, given | names | {"store": os.fspath(store)}, prog="robossl evaluate"),
             say=progress.say,

@@ -11,6 +11,7 @@ def evaluate(
     *,
     store: Path,
     label: tuple[str, ...] = (),
+    against: tuple[str, ...] = (),
     protocol: tuple[str, ...] = ("knn",),
     train: str = "train",
     test: tuple[str, ...] = ("val",),
@@ -32,6 +33,7 @@ def evaluate(
         models: Run folders, encoder folders or exported models.
         store: Store with labelled episodes.
         label: Labels to predict, such as scene object verb; at least one is needed.
+        against: More encoders, with which each encoder is compared, such as the public one that it was adapted from.
         protocol: knn, linear, or both.
         train: Split to train on.
         test: Splits to test on.
@@ -58,6 +60,7 @@ def evaluate(
         models,
         store=store,
         label=label,
+        against=against,
         protocol=protocol,
         train=train,
         test=test,

@@ -24,6 +24,7 @@ def regress(
     models: tuple[str, ...],
     *,
     store: Path,
+    against: tuple[str, ...] = (),
     column: str = "state",
     dims: tuple[int, ...] = (),
     split: str | None = None,
@@ -43,6 +44,7 @@ def regress(
     Args:
         models: Run folders, encoder folders, exported models, other ONNX files, grpc://HOST:PORT/MODEL or timm:NAME.
         store: Store whose episodes have the column.
+        against: More encoders, with which each encoder is compared, such as the public one that it was adapted from.
         column: Per-frame column to predict, such as state or action.
         dims: Dimensions of the column to predict. Default: all.
         split: Use only the episodes of this split. Default: all episodes.
@@ -72,7 +74,7 @@ def regress(
     runs = [Path(model) for model in models if (Path(model) / "encoder").is_dir()]
     cache = cache or (runs[0] / "features" if runs else None)
     with Progress(stderr=True) as progress:
-        result = run_state(models, open_store(store), settings, cache=cache, watch=progress.advance)
+        result = run_state(models, open_store(store), settings, against=against, cache=cache, watch=progress.advance)
     if out:
         write_text(out, json.dumps({"schema": SCHEMA, "store": store.name, **asdict(result)}, indent=1) + "\n")
     console = Console()

@@ -76,6 +76,7 @@ def run_evaluation(
     store: Store,
     settings: EvaluationSettings,
     *,
+    against: tuple[str, ...] = (),
     cache: Path | None = None,
     group_seeds: bool = False,
     command: str = "",
@@ -88,6 +89,7 @@ def run_evaluation(
         models: Models, each in a form that `open_subject` opens.
         store: Store with labelled episodes.
         settings: What to measure.
+        against: More models, with which every model of `models` is compared.
         cache: Folder that keeps features and scores; None keeps nothing.
         group_seeds: Merge the runs whose configurations differ only in their seed into one row.
         command: The command line, to be written into the JSON file.
@@ -114,6 +116,7 @@ def run_evaluation(
         seed=settings.seed,
         group_seeds=group_seeds,
         output=settings.output,
+        against=against,
     )
     episodes = np.unique(np.concatenate([part for task in usable for part in (task.train, task.test)]))
     frames = FrameRows.of(store, episodes, per_episode=settings.frames_per_episode)

@@ -138,11 +138,14 @@ def run_state(
     store: Store,
     settings: StateSettings,
     *,
+    against: tuple[str, ...] = (),
     cache: Path | None = None,
     group_seeds: bool = False,
     watch: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> StateResult:
     """Run the state probe on models, on their backbones with random weights, and on pooled pixels.
+
+    Every model of `models` is compared with those of `against` too.
 
     Raises:
         InputError: for the reasons that `open_probe` gives; there are too few resamples for an interval; or a model
@@ -156,6 +159,7 @@ def run_state(
         seed=settings.seed,
         group_seeds=group_seeds,
         output=settings.output,
+        against=against,
     )
     total = len(probe.rows) * sum(len(group.members) for group in groups)
     scored: dict[str, tuple[Float[ndarray, "s b"], tuple[float, ...]]] = {}

@@ -6,7 +6,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,13 @@ class SubjectGroup:
 
 
 def make_groups(
-    models: tuple[str, ...], *, random_seeds: int, seed: int, group_seeds: bool = False, output: Output = "pooled"
+    models: tuple[str, ...],
+    *,
+    random_seeds: int,
+    seed: int,
+    group_seeds: bool = False,
+    output: Output = "pooled",
+    against: tuple[str, ...] = (),
 ) -> list[SubjectGroup]:
     """Open the encoders and make the baselines (references) that they are compared with.
 
@@ -43,18 +49,20 @@ def make_groups(
         seed: Seed of the first random initialisation.
         group_seeds: Merge the runs whose configurations differ only in their seed into one group.
         output: Features to use: pooled or cls (the class token).
+        against: More models, with which every model of `models` is compared too; they get rows of their own.
 
     Raises:
         InputError: a model cannot be opened, is named twice or does not have the output.
     """
-    opened = _open(models, output)
+    opened = _open((*models, *against), output)
     configs = {model: reference_config(subject) for model, subject in opened.items()}
     randoms = _random_names(dict.fromkeys(config for config, _ in configs.values()))
     title_counts = Counter(subject.info.name for subject in opened.values())
     taken = {*randoms.values(), PIXELS, MAJORITY}
     members: dict[str, list[str]] = {}
     for model, subject in opened.items():
-        members.setdefault(_key_without_seed(model, subject) if group_seeds else model, []).append(model)
+        merged = group_seeds and model not in against
+        members.setdefault(_key_without_seed(model, subject) if merged else model, []).append(model)
     encoders: list[SubjectGroup] = []
     for group in members.values():
         model = group[0]
@@ -69,6 +77,10 @@ def make_groups(
         compared = (randoms[configs[model][0]], PIXELS, MAJORITY)
         each = tuple(opened[other] for other in group)
         encoders.append(SubjectGroup(name, "encoder", each, compared, tuple(map(_about, each))))
+    others = tuple(group.name for group, own in zip(encoders, members.values(), strict=True) if own[0] in against)
+    encoders = [
+        group if group.name in others else replace(group, references=(*group.references, *others)) for group in encoders
+    ]
     backbones = dict(configs.values())
     references = [
         _random_group(name, config, backbones[config], random_seeds, seed, output) for config, name in randoms.items()

@@ -13,6 +13,7 @@ import torch
 from places import CLIPS
 from rich.console import Console
 
+import robossl
 from robossl.cli.main import main
 from robossl.data.ingest import ingest
 from robossl.data.store import Store, open_store
@@ -395,6 +396,18 @@ def test_the_command_measures_and_writes(
     assert written.about["command"].startswith(f"robossl evaluate {run_folder} --store")
     assert written.about["settings"]["frames_per_episode"] == 2
     assert written.about["encoders"][0]["method"] == "simsiam"
+
+
+def test_a_named_encoder_is_one_more_reference(run_folder: Path, clip_store_path: Path, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    encoder = build_encoder(EncoderConfig("test_resnet", input_hw=(32, 32)))
+    save_encoder(encoder, tmp_path / "public", extra={"method": "none", "step": 0, "data": []})
+    options = {"label": "scene", "min_episodes": 1, "frames_per_episode": 2, "random_seeds": 1, "bootstrap": 100}
+    scores = robossl.evaluate(run_folder, store=clip_store_path, against=tmp_path / "public", out=None, **options)
+    rows = {row.name: row for row in scores.results[0].rows}
+    assert list(rows[run_folder.name].minus)[-1] == "public"
+    assert "public" not in rows["public"].minus
+    assert "--against" in scores.about["command"]
 
 
 @pytest.mark.parametrize(

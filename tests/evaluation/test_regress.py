@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from robossl_envs.collect import collect
 from terminal import on_a_terminal
 
@@ -71,3 +72,11 @@ def test_a_terminal_shows_a_table_and_a_pipe_gets_markdown(tmp_path: Path, capsy
     assert "pooled pixels" in seen and "---" not in seen and "| " not in seen
     assert main(argv) == 0
     assert "| pooled pixels | " in capsys.readouterr().out
+    torch.manual_seed(1)
+    save_encoder(build_encoder(encoder.config), tmp_path / "public", extra={"method": "none", "step": 0, "data": []})
+    assert main([*argv, "--against", str(tmp_path / "public")]) == 0
+    title, _, own, other, *_ = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert title.endswith("| minus public |")
+    own_difference, other_difference = (line.split("|")[-2].strip() for line in (own, other))
+    assert own_difference[0] in "+-"
+    assert other_difference == "", "it is not compared with itself"

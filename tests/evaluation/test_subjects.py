@@ -99,6 +99,17 @@ def test_one_encoder_twice_is_refused(group_seeds: bool, tmp_path: Path) -> None
             subjects_of(run, again, group_seeds=group_seeds)
 
 
+def test_every_encoder_is_compared_with_the_named_one_too(tmp_path: Path) -> None:
+    runs = [saved(tmp_path / f"run{seed}", weights=seed, seed=seed) for seed in (0, 1)]
+    public = saved(tmp_path / "public", weights=2, seed=2)
+    groups = make_groups(tuple(runs), random_seeds=1, seed=0, group_seeds=True, against=(public,))
+    compared = {group.name: group.references[1:] for group in groups if group.kind == "encoder"}
+    assert compared == {
+        "simclr test_resnet, 1 steps, 2 seeds": ("pooled pixels", MAJORITY, "public"),
+        "public": ("pooled pixels", MAJORITY),
+    }
+
+
 def test_everything_that_can_be_probed_can_be_compared(tmp_path: Path) -> None:
     torch.manual_seed(3)
     save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "weights.safetensors")
