@@ -156,7 +156,7 @@ class EncoderMeasures:
         """
         factor, common = resolve_factor(job.factor), self.common
         for name in common.labels:
-            task = self._task(name, job, factor)
+            task = self.task(name, job, factor)
             yield from retention(
                 task,
                 self.pooled(job),
@@ -170,9 +170,9 @@ class EncoderMeasures:
     def clean_heads(self) -> Iterator[CleanHead]:
         """Yield for every label the score of its head on whole clean frames (not cut to a disc or square)."""
         factor = resolve_factor(FLOOR_JOB.factor)
-        yield from (CleanHead(name, self._task(name, FLOOR_JOB, factor).figure) for name in self.common.labels)
+        yield from (CleanHead(name, self.task(name, FLOOR_JOB, factor).figure) for name in self.common.labels)
 
-    def _task(self, name: str, job: RenderJob, factor: Factor) -> RetentionTask:
+    def task(self, name: str, job: RenderJob, factor: Factor) -> RetentionTask:
         key = name, factor.base
         if key not in self.tasks:
             common = self.common
