@@ -1,4 +1,4 @@
-"""Train encoders from scratch, from public weights and from a public teacher, and measure what each is worth to a robot.
+"""Train encoders from scratch, from public weights and from a public teacher; measure what each is worth to a robot.
 
     python studies/worth.py [--rows ...] [--seeds 0 1 2] [--at-a-time 1]
 

@@ -1,4 +1,4 @@
-"""Write docs/worth.md: what each encoder reads on each data set, beside random weights, pixels and the public encoder."""
+"""Write docs/worth.md: what each encoder reads on each data set, beside random weights, pixels and the public one."""
 
 from __future__ import annotations
 
