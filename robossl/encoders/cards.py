@@ -12,6 +12,7 @@ from robossl.common.version import __version__
 from robossl.encoders.encoder import Encoder, named_outputs, read_encoder
 from robossl.encoders.encoder_files import read_about
 from robossl.encoders.find import find_encoder
+from robossl.encoders.pip_weights import PREFIX, describe_licence
 from robossl.encoders.weights import split_source, weights_digest
 
 
@@ -34,7 +35,9 @@ def torch_card(encoder: Encoder, *, name: str, extra: dict[str, Any]) -> Encoder
     warnings = licence_warnings(licences)
     if extra.get("method") and not licences:
         warnings += ("the licences of the training data are not recorded",)
-    if not extra.get("start_recorded", config.init == "random"):
+    if config.init.startswith(PREFIX):
+        warnings += (describe_licence(config.init),)
+    elif not extra.get("start_recorded", config.init == "random"):
         warnings += (f"training started from {Path(config.init).name}, whose licence is not recorded",)
     return EncoderCard(
         name=name,
@@ -72,7 +75,8 @@ def data_before(init: str) -> tuple[list[dict[str, Any]], bool]:
     Raises:
         InputError: the `encoder.json` cannot be read, or its schema is unknown.
     """
-    folder = None if init in ("random", "timm") else find_encoder(split_source(init)[0])
+    is_public = init in ("random", "timm") or init.startswith(PREFIX)
+    folder = None if is_public else find_encoder(split_source(init)[0])
     if folder is None:
         return [], init == "random"
     about = read_about(folder)

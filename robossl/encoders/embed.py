@@ -42,7 +42,7 @@ def embed(
     describes the encoder, in JSON. In a .safetensors file, both entries are JSON in the metadata.
 
     Args:
-        source: A run folder, an encoder folder, an exported model, grpc://HOST:PORT/MODEL, or timm:NAME.
+        source: A run folder, an encoder folder, an exported model, grpc://HOST:PORT/MODEL, timm:NAME or pip:NAME.
         frames: Images, videos and folders of them, or one store. Videos are read frame by frame.
         out: A .npz or .safetensors file.
         split: Embed only this split of the store.

@@ -19,6 +19,8 @@ from torch.overrides import TorchFunctionMode
 from robossl.common.checks import check_positive, check_range
 from robossl.encoders.backbones import advise_size, build_backbone, hub_hw
 from robossl.encoders.encoder_files import SCHEMA, read_about, read_input_hw, read_state, write_folder
+from robossl.encoders.layers import freeze_stages
+from robossl.encoders.pip_weights import PREFIX, check_settings, read_package
 from robossl.encoders.positions import token_grid
 from robossl.encoders.weight_names import load_weights
 from robossl.encoders.weights import read_hub, read_weights, split_source, weights_digest
@@ -45,7 +47,9 @@ class EncoderConfig:
     """The backbone, its initial weights, and the preprocessing of served frames."""
 
     backbone: str = "resnet18"  # name of a timm model
-    init: str = "random"  # random, timm (weights from timm's hub), or a checkpoint: PATH or PATH#PREFIX (weights.py)
+    # random, timm (weights from timm's hub), pip:NAME (weights in a package, docs/starting_points.md), or a checkpoint:
+    # PATH or PATH#PREFIX (weights.py)
+    init: str = "random"
     # Input size (height, width) that the weights of `init` were trained at.
     # This size is needed only if a checkpoint has position embeddings but no encoder.json.
     init_hw: tuple[int, int] | None = None
@@ -54,11 +58,14 @@ class EncoderConfig:
     std: tuple[float, float, float] = IMAGENET_STD
     zero_init_last: bool = True  # whether every block of a ResNet starts as the identity (arXiv:1706.02677)
     drop_path: float = 0.0  # stochastic depth rate of the last block; the rates rise linearly from 0 in the first block
+    # Freeze the stem and this many stages (blocks of a ViT) after it, with their batch-norm statistics; 0: the stem.
+    frozen_stages: int | None = None
 
     def __post_init__(self) -> None:
         check_range(1, input_hw=min(self.input_hw))
         check_positive(std=min(self.std))
         check_range(0, 1, drop_path=self.drop_path)
+        check_range(0, frozen_stages=self.frozen_stages)
         if self.init_hw is not None and self.init == "random":
             raise InputError(
                 "encoder.init_hw is the input size of a checkpoint, but encoder.init is random; leave it out"
@@ -82,6 +89,18 @@ class Encoder(nn.Module):
         cls_tokens = self.backbone.cls_token.shape[1] if self.has_cls else 0
         self.num_prefix_tokens = int(getattr(self.backbone, "num_prefix_tokens", cls_tokens))
         self.position_matrix: PositionMatrix = functools.partial(resize_matrix, mode="bicubic")
+        # Names of the backbone's modules that are frozen.
+        self.frozen_modules: tuple[str, ...] = ()
+        if config.frozen_stages is not None:
+            self.frozen_modules = freeze_stages(backbone, config.frozen_stages, name=config.backbone)
+        self.train()
+
+    def train(self, mode: bool = True) -> Encoder:
+        """Set train or eval mode; frozen stages stay in eval mode, so their batch-norms keep their statistics."""
+        super().train(mode)
+        for name in self.frozen_modules:
+            self.backbone.get_submodule(name).eval()
+        return self
 
     def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> Features:
         """Return features of normalised pixels. Their size may be any that the backbone takes.
@@ -177,12 +196,17 @@ def build_encoder(config: EncoderConfig) -> Encoder:
         InputError: the backbone is unknown, or the size or the checkpoint does not fit it.
         ResourceError: the weights of the hub cannot be downloaded.
     """
+    if config.init.startswith(PREFIX):
+        check_settings(config.init, backbone=config.backbone, mean=config.mean, std=config.std)
     encoder = Encoder(_backbone_of(config), config)
     _check_input(encoder)
     if config.init == "random":
         return encoder
+    source_hw = None
     if config.init == "timm":
         source, source_hw = read_hub(config.backbone), hub_hw(config.backbone)
+    elif config.init.startswith(PREFIX):
+        source = read_package(config.init, encoder.backbone.state_dict())
     else:
         source, source_hw = read_weights(config.init), read_input_hw(split_source(config.init)[0])
     source_hw = config.init_hw or source_hw

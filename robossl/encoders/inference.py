@@ -158,8 +158,8 @@ def load_encoder(
 
     Args:
         source: A `Run` or its folder, an encoder folder, an exported model folder (its newest version), a model.onnx
-            with its card, `grpc://HOST:PORT/MODEL` for a model on a server, or `timm:NAME` (`timm:NAME@FILE` reads the
-            weights from a file).
+            with its card, `grpc://HOST:PORT/MODEL` for a model on a server, `timm:NAME` (`timm:NAME@FILE` reads the
+            weights from a file), or `pip:NAME` (weights in a package, docs/starting_points.md).
         device: cpu or cuda; encoders in torch also take cuda:N. A server ignores this and uses its own device.
         outputs: Names of the outputs to return: pooled (d), cls (d), dense (c, h, w), keypoints (c, 2). By default all
             that the encoder has.
@@ -192,10 +192,10 @@ def load_encoder(
         from robossl.encoders.served_encoder import ServedEncoder
 
         return ServedEncoder(text, lambda card: choose_outputs(card, outputs), token=token, ca=ca)
-    if text.startswith("timm:"):
-        from robossl.encoders.timm_encoder import open_timm
+    if text.startswith(("timm:", "pip:")):
+        from robossl.encoders.timm_encoder import open_pip, open_timm
 
-        encoder, card = open_timm(text)
+        encoder, card = open_pip(text) if text.startswith("pip:") else open_timm(text)
         return TorchEncoder(encoder, card, device, outputs=outputs, batch_size=batch_size)
     path = Path(text)
     if folder := find_encoder(path):

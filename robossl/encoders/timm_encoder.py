@@ -1,4 +1,4 @@
-"""Public encoders: `timm:NAME` with weights from timm's hub, or `timm:NAME@FILE` with weights from a file."""
+"""Public encoders: `timm:NAME` (weights from the hub), `timm:NAME@FILE` (from a file), `pip:NAME` (from a package)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from robossl_client.card import EncoderCard
 from robossl.encoders.backbones import unknown_backbone
 from robossl.encoders.cards import torch_card
 from robossl.encoders.encoder import Encoder, EncoderConfig, build_encoder
+from robossl.encoders.pip_weights import PREFIX, find_package
 from robossl.encoders.weights import split_source
 from robossl.errors import InputError, ResourceError, reason
 
@@ -37,6 +38,20 @@ def open_timm(source: str) -> tuple[Encoder, EncoderCard]:
             f"pass timm:{name}@FILE.safetensors"
         ) from error
     return encoder, torch_card(encoder, name=name, extra={})
+
+
+def open_pip(source: str) -> tuple[Encoder, EncoderCard]:
+    """Build the encoder of a package and its card (description). Input size, mean and std are as in its training.
+
+    Raises:
+        InputError: the name is unknown, the package is not installed, or its file is damaged.
+    """
+    package = find_package(source)
+    config = EncoderConfig(
+        backbone=package.backbone, init=source, input_hw=package.input_hw, mean=package.mean, std=package.std
+    )
+    encoder = build_encoder(config)
+    return encoder, torch_card(encoder, name=source.removeprefix(PREFIX), extra={})
 
 
 def check_timm(source: str) -> tuple[str, str, Any]:

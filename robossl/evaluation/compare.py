@@ -78,7 +78,8 @@ def compare(
     between seeds.
 
     Args:
-        models: Run folders, encoder folders, exported models, other ONNX files, grpc://HOST:PORT/MODEL or timm:NAME.
+        models: Run folders, encoder folders, exported models, other ONNX files, grpc://HOST:PORT/MODEL, timm:NAME
+            or pip:NAME.
         on: Labels to predict, as STORE:LABEL,...:TEST_SPLIT,... for each store. With --split-by, leave out the test
             splits: STORE:LABEL,...
         state: Stores whose per-frame state is predicted by ridge regression, as STORE or STORE:COLUMN.

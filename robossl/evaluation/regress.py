@@ -42,7 +42,8 @@ def regress(
     """Measure how well ridge regression predicts a robot's state from the features of single frames.
 
     Args:
-        models: Run folders, encoder folders, exported models, other ONNX files, grpc://HOST:PORT/MODEL or timm:NAME.
+        models: Run folders, encoder folders, exported models, other ONNX files, grpc://HOST:PORT/MODEL, timm:NAME
+            or pip:NAME.
         store: Store whose episodes have the column.
         against: More encoders, with which each encoder is compared, such as the public one that it was adapted from.
         column: Per-frame column to predict, such as state or action.

@@ -133,6 +133,11 @@ class Method(nn.Module):
         """Update the weights of teachers after an optimizer step; `progress` is the share of the run that is done."""
 
 
+def encoders_of(method: nn.Module) -> list[Encoder]:
+    """Return all encoders in a method: the trained one and its copies, such as teachers."""
+    return [module for module in method.modules() if isinstance(module, Encoder)]
+
+
 def _widen(rows: Tensor) -> Tensor:
     """Return rows in float32 if they are in half precision; return other rows as they are."""
     return rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows

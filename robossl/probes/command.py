@@ -47,7 +47,7 @@ def run(
 
     Args:
         encoder: A run folder, an exported model, any ONNX file, grpc://HOST:PORT/MODEL, timm:NAME[@FILE],
-            or projector:RUN.
+            pip:NAME, or projector:RUN.
         data: A store of frames, a folder in the TUM RGB-D layout, or env:ID for an environment of the package.
         profile: The task: a name from `robossl probe profiles`, or a TOML file. Without a profile, the report has no
             verdicts.

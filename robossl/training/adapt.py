@@ -1,7 +1,7 @@
 """Adapt a recipe (a configuration that comes with the package) to its stores and its number of steps.
 
 Three settings that do not fit are changed, so that they do not stop a first run on plain video: online kNN without the
-labels that it needs, the name of a split for a store without splits, and a warm-up longer than the run. Every change is
+labels that it needs, the name of a split for a store without splits, and warm-ups longer than the run. Every change is
 reported in one line. An unknown split of a store that has splits stays an error. If it were removed, the
 run would train on data that the user did not ask for.
 """
@@ -38,17 +38,23 @@ def adapt(config: RunConfig, stores: Sequence[Store]) -> tuple[RunConfig, tuple[
 
 
 def shorten_warmup(config: RunConfig) -> tuple[RunConfig, list[str]]:
-    """If the warm-up does not fit into the run, shorten it to a tenth of the run.
+    """If the warm-up, or that of the heads, does not fit into the run, shorten it to a tenth of the run.
 
     Returns:
-        The configuration, and a list with one line about the change; the list is empty if nothing was changed.
+        The configuration, and a list with a line about each change; the list is empty if nothing was changed.
     """
-    steps, warmup = config.train.steps, config.optim.warmup_steps
-    if warmup < steps:
-        return config, []
+    steps, optim = config.train.steps, config.optim
     fitting = min(max(1, steps // 10), steps - 1)
-    line = f"the warm-up of {warmup} steps does not fit into a run of {steps}: it is shortened to {fitting}"
-    return replace(config, optim=replace(config.optim, warmup_steps=fitting)), [line]
+    warmup, heads = (fitting if each >= steps else each for each in (optim.warmup_steps, optim.warm_head_steps))
+    pairs = (("the warm-up", optim.warmup_steps, warmup), ("the warm-up of the heads", optim.warm_head_steps, heads))
+    lines = [
+        f"{name} of {given} steps does not fit into a run of {steps}: it is shortened to {new}"
+        for name, given, new in pairs
+        if new != given
+    ]
+    if not lines:
+        return config, []
+    return replace(config, optim=replace(optim, warmup_steps=warmup, warm_head_steps=heads)), lines
 
 
 def describe_lengthening(config: RunConfig, folder: RunFolder) -> tuple[str, ...]:

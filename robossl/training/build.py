@@ -21,7 +21,7 @@ from robossl.data.store import Store, open_store
 from robossl.encoders.encoder import Encoder, build_encoder, unused_weights
 from robossl.errors import InputError
 from robossl.measure.collapse import CollapseMonitor
-from robossl.methods.base import Method
+from robossl.methods.base import Method, encoders_of
 from robossl.methods.parts.batch_norm import convert_split_batchnorm, convert_sync_batchnorm
 from robossl.methods.parts.teacher import MovingAverageBank, Queue
 from robossl.training.adapt import adapt, describe_lengthening
@@ -35,6 +35,7 @@ from robossl.training.run_folder import RunFolder
 from robossl.training.run_paths import FILE
 from robossl.training.trainer import Trainer
 from robossl.training.view_sizes import check_views, shrink_views
+from robossl.training.warm_heads import check_heads
 from robossl.views import ViewSpec
 
 
@@ -56,6 +57,8 @@ def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -
     small_specs = shrink_views(specs, config, method)
     loader = build_loader(config, ranks, stores, specs)
     check_views(method, stores, specs)
+    if config.optim.warm_head_steps:
+        check_heads(method)
     if config.knn and config.knn.output == "cls" and not method.encoder.has_cls:
         raise InputError(f"knn.output is cls, but {config.encoder.backbone} has no class token; set it to pooled")
     knn = OnlineKnn(stores[0], config.knn, device=ranks.device) if config.knn else None
@@ -203,7 +206,7 @@ def wrap_model(method: Method, config: RunConfig, ranks: Ranks) -> nn.Module:
     """
     model: nn.Module = method
     if ranks.world_size > 1:
-        for encoder in [module for module in method.modules() if isinstance(module, Encoder)]:
+        for encoder in encoders_of(method):
             for weight in unused_weights(encoder):
                 # No loss depends on these weights, so DDP would wait for their gradients forever.
                 weight.requires_grad_(False)

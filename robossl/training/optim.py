@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from robossl.common.checks import check_positive, check_range
+from robossl.encoders.layers import layer_numbers
 from robossl.errors import InputError
-from robossl.methods.base import Method
+from robossl.methods.base import Method, encoders_of
 from robossl.methods.parts.schedule import cosine, warmup_cosine
 
 
@@ -31,6 +32,9 @@ class OptimConfig:
     lars_momentum: Literal["inside", "outside"] = "outside"  # inside: the velocity includes lr, as in SimCLR's code
     weight_decay_end: float | None = None  # final weight decay, reached along half a cosine (DINO); None: constant
     bias_lr: float | None = None  # lr of biases and norm scales, before scaling (Barlow Twins); None: `lr`
+    # Factor of the learning rate from each layer of the encoder to the layer before it (BEiT, MAE); 1: equal rates.
+    layer_decay: float = 1.0
+    warm_head_steps: int = 0  # first steps, in which only the heads are trained (LP-FT, arXiv:2202.10054)
     warmup_steps: int = 0
     warmup_start: float = 0.0  # lr at the start of the warm-up, as a fraction of the peak
     final_lr: float = 0.0  # lr at the end of the cosine, as a fraction of the peak
@@ -38,14 +42,20 @@ class OptimConfig:
     clip_over: Literal["all", "tensor"] = "all"  # what is clipped: the norm of all gradients, or of each tensor (DINO)
 
     def __post_init__(self) -> None:
-        check_positive(lr=self.lr, trust_coefficient=self.trust_coefficient, clip_grad_norm=self.clip_grad_norm)
-        check_range(0, 1, momentum=self.momentum, warmup_start=self.warmup_start)
+        check_positive(
+            lr=self.lr,
+            trust_coefficient=self.trust_coefficient,
+            clip_grad_norm=self.clip_grad_norm,
+            layer_decay=self.layer_decay,
+        )
+        check_range(0, 1, momentum=self.momentum, warmup_start=self.warmup_start, layer_decay=self.layer_decay)
         check_range(
             0,
             weight_decay=self.weight_decay,
             weight_decay_end=self.weight_decay_end,
             bias_lr=self.bias_lr,
             warmup_steps=self.warmup_steps,
+            warm_head_steps=self.warm_head_steps,
             final_lr=self.final_lr,
         )
         if not all(0 <= beta < 1 for beta in self.betas):
@@ -121,7 +131,11 @@ def lr_factor(config: OptimConfig, *, step: int, steps: int) -> float:
 
 
 def build_optimizer(config: OptimConfig, method: Method, *, batch_size: int) -> torch.optim.Optimizer:
-    """Build the optimizer of a method; its parameters are grouped by weight decay and by learning-rate schedule."""
+    """Build the optimizer of a method; its parameters are grouped by weight decay and by learning-rate schedule.
+
+    Raises:
+        InputError: `layer_decay` is less than 1, and the backbone does not say what its layers are.
+    """
     lr = peak_lr(config, batch_size=batch_size)
     groups = _param_groups(config, method)
     match config.name:
@@ -141,23 +155,44 @@ def build_optimizer(config: OptimConfig, method: Method, *, batch_size: int) -> 
 
 def _param_groups(config: OptimConfig, method: nn.Module) -> list[dict[str, Any]]:
     constant_prefixes = getattr(method, "constant_lr", ())
-    groups: dict[tuple[bool, bool, bool], list[Tensor]] = {}
+    scales = layer_scales(config, method)
+    groups: dict[tuple[bool, bool, bool, float], list[Tensor]] = {}
     for name, weight in method.named_parameters():
         if weight.requires_grad:
             decays = config.decay == "all" or weight.ndim > 1
             constant = name.startswith(tuple(constant_prefixes)) if constant_prefixes else False
-            groups.setdefault((decays, constant, weight.ndim > 1 or config.bias_lr is None), []).append(weight)
+            full = weight.ndim > 1 or config.bias_lr is None
+            groups.setdefault((decays, constant, full, scales.get(weight, 1.0)), []).append(weight)
     out: list[dict[str, Any]] = []
-    for (decays, constant, full), weights in sorted(groups.items(), key=lambda item: item[0], reverse=True):
+    for (decays, constant, full, scale), weights in sorted(groups.items(), key=lambda item: item[0], reverse=True):
         group = {
             "params": weights,
             "weight_decay": config.weight_decay if decays else 0.0,
             "decays": decays,
             "constant_lr": constant,
-            "lr_factor": 1.0 if full or config.bias_lr is None else config.bias_lr / config.lr,
+            "lr_factor": scale * (1.0 if full or config.bias_lr is None else config.bias_lr / config.lr),
         }
         out.append(group | ({"adapt": decays} if config.name == "lars" else {}))
     return out
+
+
+def layer_scales(config: OptimConfig, method: nn.Module) -> dict[Tensor, float]:
+    """Return the factor of the learning rate of each weight in an encoder: layer_decay ** (layers after it).
+
+    The last layer of the encoder and all weights outside of it have the full rate. The layers and factors are those of
+    timm's `param_groups_layer_decay`, after BEiT (arXiv:2106.08254) and MAE (arXiv:2111.06377, appendix A.2). Without
+    a decay the dict is empty.
+
+    Raises:
+        InputError: the backbone does not say what its layers are.
+    """
+    scales: dict[Tensor, float] = {}
+    for encoder in encoders_of(method) if config.layer_decay < 1 else []:
+        numbers = layer_numbers(encoder.backbone, name=encoder.config.backbone)
+        last = max(numbers.values())
+        weights = encoder.backbone.named_parameters()
+        scales |= {weight: config.layer_decay ** (last - numbers[name]) for name, weight in weights}
+    return scales
 
 
 def set_rates(

@@ -38,6 +38,7 @@ from robossl.training.online_knn import OnlineKnn
 from robossl.training.optim import clip_gradients, set_rates
 from robossl.training.run_config import RunConfig
 from robossl.training.run_folder import RunFolder
+from robossl.training.warm_heads import drop_encoder_gradients, hold_encoders
 from robossl.views import Batch
 
 
@@ -76,7 +77,7 @@ class Trainer:
             for step, raw in enumerate(batches, start=start):
                 lr = set_rates(self.optimizer, self.config.optim, step=step, steps=steps, batch_size=config.batch_size)
                 loss = self.step(step, self.augment_at(step)(raw))
-                if step == start:
+                if step == max(start, self.config.optim.warm_head_steps):
                     check_gradient(self.method)
                 done, is_last = step + 1, step + 1 == steps
 
@@ -107,7 +108,11 @@ class Trainer:
 
     def step(self, step: int, batch: Batch) -> Loss:
         """Update the weights with one batch; return its loss, with the outputs of the last micro-batch."""
-        config = self.config.train
+        config, warm_head_steps = self.config.train, self.config.optim.warm_head_steps
+        if step < warm_head_steps:
+            hold_encoders(self.method)
+        elif step == warm_head_steps > 0:
+            self.method.train()
         # Random numbers in the model, such as those of drop path, depend on (seed, step, rank).
         torch.manual_seed((self.config.seed * 1_000_003 + step) * 4099 + self.ranks.rank)
         self.method.before_step(step, config.steps)
@@ -115,6 +120,8 @@ class Trainer:
         # `accumulate` runs the forward and backward pass of each micro-batch and adds up the gradients.
         loss = accumulate(self.method, self.model, split(batch, config.accumulate), self._forward_context)
         self.method.after_backward()
+        if step < warm_head_steps:
+            drop_encoder_gradients(self.method)
         clip_gradients(self.method, self.config.optim)
         self.optimizer.step()
         self.method.after_step((step + 1) / config.steps)

@@ -1,8 +1,8 @@
 """Subjects: the encoders that can be evaluated or probed; `open_subject` opens them.
 
 A subject can be a run folder, an encoder folder, our exported model, another ONNX model whose input the user describes,
-an encoder on a server (`grpc://host:port/model`), a public encoder by name (`timm:NAME[@FILE]`), or the projector of a
-run (`projector:RUN`).
+an encoder on a server (`grpc://host:port/model`), a public encoder by name (`timm:NAME[@FILE]`, `pip:NAME`), or the
+projector of a run (`projector:RUN`).
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ def open_subject(
         from robossl.measure.subjects.served import open_served
 
         return open_served(source, outputs=outputs, token=token, ca=ca)
-    if source.startswith("timm:"):
-        from robossl.measure.subjects.encoders import open_timm
+    if source.startswith(("timm:", "pip:")):
+        from robossl.measure.subjects.encoders import open_public
 
-        return open_timm(source, device=device, outputs=outputs)
+        return open_public(source, device=device, outputs=outputs)
     if source.startswith("projector:"):
         from robossl.measure.subjects.projector import open_projector
 
@@ -92,6 +92,10 @@ def check_source(
         from robossl.encoders.timm_encoder import check_timm
 
         check_timm(source)
+    elif source.startswith("pip:"):
+        from robossl.encoders.pip_weights import find_file
+
+        find_file(source)
     elif source.startswith("projector:"):
         from robossl.measure.subjects.projector import run_of
 

@@ -1,4 +1,4 @@
-"""Subjects with a card (description): encoders from a run or encoder folder, an exported model, a server, or timm."""
+"""Subjects with a card (description): encoders from a run, an encoder folder, an exported model, a server, or timm."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ def open_encoder(source: str, *, device: str, outputs: Sequence[Output]) -> Subj
     return from_encode(encode, source, kind="onnx" if encode.card.model_sha256 else "run", outputs=outputs)
 
 
-def open_timm(source: str, *, device: str, outputs: Sequence[Output]) -> Subject:
-    """Open `timm:NAME` with weights from the hub, or `timm:NAME@FILE` with weights from a file.
+def open_public(source: str, *, device: str, outputs: Sequence[Output]) -> Subject:
+    """Open `timm:NAME` with weights from the hub, `timm:NAME@FILE` from a file, or `pip:NAME` from a package.
 
-    The preprocessing is that of NAME in both cases.
+    The preprocessing is that of NAME in all cases.
 
     Raises:
-        InputError: timm does not know the name, or the file is missing or has weights of another model.
+        InputError: the name is unknown, the package is not installed, or the file is missing or has other weights.
         ResourceError: the hub cannot be reached.
     """
     encode = load_encoder(source, device=device, outputs=encode_outputs(outputs))
-    return from_encode(encode, source, kind="timm", outputs=outputs)
+    return from_encode(encode, source, kind="pip" if source.startswith("pip:") else "timm", outputs=outputs)
 
 
 def encode_outputs(outputs: Sequence[Output]) -> Sequence[Output] | None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from robossl_client.card import EncoderCard
 
 Output = Literal["pooled", "cls", "dense"]  # their shapes are (b, d), (b, d) and (b, c, h, w)
-Kind = Literal["run", "onnx", "grpc", "timm", "reference"]
+Kind = Literal["run", "onnx", "grpc", "timm", "pip", "reference"]
 Embed = Callable[[UInt8[ndarray, "b h w 3"]], Mapping[str, ndarray]]
 
 
