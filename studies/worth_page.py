@@ -16,11 +16,11 @@ HEAD = """# What an encoder is worth
 Encoders trained from scratch, adapted from a public network and distilled from it, on data that none of them trained
 on. Written by `python studies/worth.py`; its docstring says how to make the stores.
 
-**Read the cells:** balanced accuracy in % for labels, R2 for poses and joints; 95 % intervals over episodes (or scenes,
-or pieces of a recording). `r`, `p` and `u` mean above **r**andom weights of the same backbone, pooled **p**ixels and the
-p**u**blic encoder (efficientnet_lite0, supervised on ImageNet) by a paired interval that excludes zero; a minus sign
-before the letter means below. "Changed" is the mean over {factors} factors at level 3, with a head fitted on clean
-frames; an R2 below 0 counts as 0.
+**Read the cells:** balanced accuracy in % for labels, R2 for poses and joints; 95 % intervals over episodes, scenes or
+pieces of a recording. The letters stand for references: `r` for random weights of the same backbone, `p` for pooled
+pixels, `u` for the public encoder (efficientnet_lite0, supervised on ImageNet). A letter means that the row is above
+this reference by a paired interval that excludes zero; with a minus sign it is below. "Changed" is the mean over
+{factors} factors at level 3, with a head that was fitted on clean frames; an R2 below 0 counts as 0.
 """
 
 

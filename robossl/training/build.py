@@ -18,7 +18,7 @@ from robossl.data.loader import BatchLoader, ResidentFrames
 from robossl.data.mixture import FrameStore, Mixture
 from robossl.data.sampler import MixedSampler, Sampler, thin_rows
 from robossl.data.store import Store, open_store
-from robossl.encoders.encoder import Encoder, build_encoder, unused_weights
+from robossl.encoders.encoder import build_encoder, unused_weights
 from robossl.errors import InputError
 from robossl.measure.collapse import CollapseMonitor
 from robossl.methods.base import Method, encoders_of
