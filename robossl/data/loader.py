@@ -156,11 +156,16 @@ class ResidentFrames:
     def _fill(self, store: FrameStore, at: int) -> None:
         chunk = self.rows[at : at + DECODE_CHUNK]
         start, stop = self.offsets[at], self.offsets[at + len(chunk)]
-        staged = torch.empty(int(stop - start), dtype=torch.uint8)
+        held = self.buffer[start:stop]
+        on_cpu = self.buffer.device.type == "cpu"
+        # The memory of an array is used again after it is freed. That of torch.empty is not: it is aligned, and glibc
+        # does not fit an aligned block into a freed one of the same size, so the chunks would double the memory.
+        decoded = held if on_cpu else torch.from_numpy(np.empty(int(stop - start), np.uint8))
         for i, row in enumerate(chunk, start=at):
             h, w = (int(x) for x in store.frame_hw[row])
-            store.decode_into(int(row), staged[self.offsets[i] - start : self.offsets[i + 1] - start].view(h, w, 3))
-        self.buffer[start:stop].copy_(staged)
+            store.decode_into(int(row), decoded[self.offsets[i] - start : self.offsets[i + 1] - start].view(h, w, 3))
+        if not on_cpu:
+            held.copy_(decoded)
 
     @staticmethod
     def num_bytes(store: FrameStore, rows: Int64[ndarray, " n"]) -> int:

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -47,6 +50,23 @@ def test_a_rank_gets_its_slice_of_the_global_batch(clip_store: Store) -> None:
     assert torch.equal(whole.position[2:], part.position)
     for clip in (IMAGE, CLIP):
         assert torch.equal(whole.clips[clip].pixels[2:], part.clips[clip].pixels)
+
+
+def test_frames_in_memory_take_their_own_size_and_no_more(clip_store: Store) -> None:
+    code = """
+import sys, numpy as np, torch
+from robossl.data.loader import ResidentFrames
+from robossl.data.store import open_store
+def used(): return int(open("/proc/self/statm").read().split()[1]) * 4096
+store = open_store(sys.argv[1])
+rows = np.repeat(store.rows(None), 6)
+before = used()
+frames = ResidentFrames(store, rows, torch.device("cpu"))
+print((used() - before) / len(frames.buffer))
+"""
+    line = [sys.executable, "-c", code, str(clip_store.path)]
+    done = subprocess.run(line, capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 1.3
 
 
 def test_frames_of_other_sizes_are_padded_right_and_below() -> None:
