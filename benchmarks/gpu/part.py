@@ -50,10 +50,12 @@ def main() -> None:
         import onnx_parts
 
         onnx_parts.serve(part)
-    else:
+    elif name in ("resume", "throughput", "knn"):
         import training
 
-        {"resume": training.resume, "throughput": training.throughput, "knn": training.knn}[name](part)
+        getattr(training, name)(part)
+    else:
+        sys.exit(f"unknown part {name!r}")
 
 
 if __name__ == "__main__":
