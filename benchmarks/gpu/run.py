@@ -27,16 +27,20 @@ LIMITS = {"prepare": 40, "throughput": 100, "onnx": 150, "resume": 110, "tests":
 # cuBLAS repeats its results bit by bit only with this setting, which it reads when it starts
 # (https://docs.nvidia.com/cuda/cublas, "Results reproducibility").
 ENVIRONMENT = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "PYTHONUNBUFFERED": "1"}
+# So that an unpacked tree will do, without an installation.
+PLACES = [str(HERE.parents[1] / name) for name in ("", "envs", "serving")]
 
 
 def run_part(name: str, out: Path, extra: list[str], *, seconds: float) -> None:
     """Run one part; write a row if it fails or runs over its time."""
     print(f"\n# {name}, at most {seconds:.0f} s", flush=True)
     argv = [sys.executable, str(HERE / "part.py"), name, "--out", str(out), "--seconds", str(seconds), *extra]
+    path = os.pathsep.join([*PLACES, *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**ENVIRONMENT, **os.environ, "PYTHONPATH": path}
     began = time.perf_counter()
     log = out / f"{name}.log"
     with log.open("wb") as errors:
-        process = subprocess.Popen(argv, stderr=errors, env={**ENVIRONMENT, **os.environ}, start_new_session=True)
+        process = subprocess.Popen(argv, stderr=errors, env=environment, start_new_session=True)
         try:
             code: int | None = process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
