@@ -12,7 +12,7 @@ PYTHON := $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	done)
 endif
 
-.PHONY: help install quickstart test test-all soak lint types bench tables table invariances explore docs client lock clean
+.PHONY: help install quickstart test test-all soak lint types bench gpu tables table invariances explore docs client lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -48,6 +48,9 @@ types: $(STAMP)  ## mypy --strict
 
 bench: $(STAMP)  ## ratios of speed and memory
 	$(BIN)/python benchmarks/run.py
+
+gpu: $(STAMP)  ## all that needs a GPU, in ten minutes: tests, exact resume, throughput, kNN, ONNX; see docs/gpu.md
+	$(BIN)/python benchmarks/gpu/run.py
 
 tables: $(STAMP)  ## study: SimSiam's ablations on real frames; resumes
 	$(BIN)/python studies/simsiam.py

@@ -18,7 +18,9 @@ from robossl.common.checks import check_range
 from robossl.common.paths import StrPath
 from robossl.common.suggest import suggest_name
 from robossl.encoders.find import find_encoder, find_model
-from robossl.encoders.onnx_session import Provider, check_model_file, open_session, read_card
+from robossl.encoders.onnx_session import GPU_DEFAULTS, check_model_file, open_session, read_card
+from robossl.encoders.providers import GpuOptions, Provider
+from robossl.encoders.run_session import fixed_batch_of, session_runner
 from robossl.errors import InputError
 
 if TYPE_CHECKING:
@@ -106,6 +108,7 @@ class OnnxEncoder:
         threads: Number of threads in a call; by default one for each CPU that this process may use.
         outputs: Names of the outputs to return; by default all outputs in the card.
         batch_size: Frames that go through the model together.
+        gpu: How a GPU runs the model.
     """
 
     def __init__(
@@ -116,14 +119,19 @@ class OnnxEncoder:
         threads: int | None = None,
         outputs: Sequence[str] | None = None,
         batch_size: int = 64,
+        gpu: GpuOptions = GPU_DEFAULTS,
     ) -> None:
         model = path / "model.onnx" if path.is_dir() else path
         self.card = read_card(model.with_name("card.json"))
         check_model_file(model, self.card)
         self.provider = provider
-        self._session = open_session(model, provider=provider, threads=threads)
+        self._batch_size = fixed_batch_of(self.card) or batch_size
+        session = open_session(
+            model, provider=provider, threads=threads, gpu=gpu, card=self.card, max_batch=self._batch_size
+        )
+        bind_to = "cuda" if gpu.cuda_graph and provider != "cpu" else None
+        self._run = session_runner(session, self.card, bind_to=bind_to)
         self._outputs = choose_outputs(self.card, outputs)
-        self._batch_size = batch_size
 
     def __repr__(self) -> str:
         return f"OnnxEncoder({describe(self.card, self._outputs)})"
@@ -139,8 +147,7 @@ class OnnxEncoder:
             )
 
         def run(part: ndarray) -> list[ndarray]:
-            outputs: list[ndarray] = self._session.run(list(self._outputs), {self.card.input.name: part})
-            return outputs
+            return list(self._run(part, self._outputs).values())
 
         return dict(zip(self._outputs, _in_batches(run, frames, self._batch_size), strict=True))
 

@@ -19,6 +19,7 @@ from robossl.encoders.encoder import Encoder
 from robossl.encoders.find import find_encoder, find_model
 from robossl.encoders.inference import OnnxEncoder, TorchEncoder, choose_outputs
 from robossl.encoders.onnx_session import DIGEST_KEY, check_model_file, file_sha256, read_card
+from robossl.encoders.run_session import fixed_batch_of
 from robossl.errors import InputError, reason
 from robossl.exporting import triton_layout
 from robossl.exporting.onnx_graph import Precision, to_onnx
@@ -32,6 +33,7 @@ def export(
     name: str | None = None,
     version: int | None = None,
     fixed_hw: tuple[int, int] | None = None,
+    fixed_batch: int | None = None,
     outputs: tuple[str, ...] = (),
     precision: Precision = "fp32",
     store: StrPath | None = None,
@@ -49,6 +51,8 @@ def export(
         name: Name of the model; by default the name of the run.
         version: An unused version number; by default the next number.
         fixed_hw: The only frame height and width, for runtimes without antialiased resize (TensorRT); default: any.
+        fixed_batch: The only batch size, for CUDA graphs and the shortest TensorRT build; default: any. RoboSSL's
+            server and `load_encoder` fill a smaller batch up; Triton takes this size only.
         outputs: Which outputs the model has: pooled, cls, dense, keypoints; by default all that the encoder has.
         precision: fp16 runs the backbone in half precision.
         store: A store (data set) on whose frames the outputs are compared too.
@@ -68,22 +72,23 @@ def export(
         PosixPath('models/tiny/1')
     """
     run, out = Path(run), Path(out)
-    check_range(1, max_batch=max_batch, fixed_hw=fixed_hw and min(fixed_hw))
+    check_range(1, max_batch=max_batch, fixed_hw=fixed_hw and min(fixed_hw), fixed_batch=fixed_batch)
     folder = find_encoder(run)
     if folder is None:
         raise InputError(f"{run} holds no encoder; pass a run folder (RUN or RUN/encoder)")
     encoder, card = open_encoder(folder)
     name = name or card.name
     version = triton_layout.choose_version(out, name=name, version=version)
-    names = choose_outputs(card, outputs)
-    frames = TensorSpec("uint8", ("batch", *(fixed_hw or ("height", "width")), 3))
+    chosen = {output: card.outputs[output] for output in choose_outputs(card, outputs)}
+    batch = fixed_batch or "batch"
+    frames = TensorSpec("uint8", (batch, *(fixed_hw or ("height", "width")), 3))
     card = replace(
         card,
         name=name,
         version=version,
         precision=precision,
         input=replace(card.input, fixed_hw=fixed_hw, tensor=frames),
-        outputs={output: card.outputs[output] for output in names},
+        outputs={name: TensorSpec(spec.dtype, (batch, *spec.shape[1:])) for name, spec in chosen.items()},
     )
     config = triton_layout.triton_config(card, max_batch=max_batch)
     triton_layout.check_config(out, name=name, config=config)
@@ -126,6 +131,7 @@ def _build(encoder: Encoder, card: EncoderCard, folder: Path, cases: Sequence[nd
         outputs=tuple(card.outputs),
         precision="fp16" if card.precision == "fp16" else "fp32",
         fixed_hw=card.input.fixed_hw,
+        fixed_batch=fixed_batch_of(card),
         metadata={DIGEST_KEY: card.digest, "robossl.name": card.name, "robossl.common.version": str(card.version)},
     )
     (folder / "model.onnx").write_bytes(model.SerializeToString())

@@ -41,7 +41,8 @@ class EncoderGraph(nn.Module):
         if self.resize is None:
             pixels = self.encoder.preprocess(frames)
         else:
-            pixels = self.encoder.normalise(self.resize(frames.permute(0, 3, 1, 2).float() / 255))
+            # TensorRT takes uint8 only if the first node casts it.
+            pixels = self.encoder.normalise(self.resize(frames.float().permute(0, 3, 1, 2) / 255))
         named = named_outputs(self.encoder(pixels.to(self.dtype)))
         return tuple(named[name] for name in self.outputs)
 
@@ -71,26 +72,28 @@ def to_onnx(
     outputs: tuple[str, ...],
     precision: Precision,
     fixed_hw: tuple[int, int] | None,
+    fixed_batch: int | None = None,
     metadata: Mapping[str, str],
 ) -> onnx.ModelProto:
     """Export an encoder to a checked ONNX model.
 
-    The batch size is dynamic. Without `fixed_hw`, the frame size is dynamic too.
+    Without `fixed_batch`, the batch size is dynamic. Without `fixed_hw`, the frame size is dynamic.
 
     Args:
         encoder: The encoder; it is copied.
         outputs: Names of the outputs, in order.
         precision: Precision of the backbone.
         fixed_hw: The only frame size that the model takes; None for any.
+        fixed_batch: The only batch size that the model takes; None for any.
         metadata: Entries to write into the model's metadata_props.
     """
     module = EncoderGraph(encoder, outputs=outputs, precision=precision, fixed_hw=fixed_hw)
     # The example frame must not have the size `input_hw`, because torch could then leave out the resize.
     height, width = fixed_hw or [size + 6 for size in encoder.config.input_hw]
-    dims = {0: torch.export.Dim("batch", min=1)}
+    dims = {} if fixed_batch else {0: torch.export.Dim("batch", min=1)}
     if fixed_hw is None:
         dims |= {1: torch.export.Dim("height", min=1), 2: torch.export.Dim("width", min=1)}
-    model = _trace(module, torch.zeros((2, height, width, 3), dtype=torch.uint8), dims, outputs)
+    model = _trace(module, torch.zeros((fixed_batch or 2, height, width, 3), dtype=torch.uint8), dims, outputs)
     for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
         part.ClearField("metadata_props")  # removes stack traces and file names of this machine
         part.ClearField("doc_string")

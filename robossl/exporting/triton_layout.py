@@ -52,19 +52,21 @@ def choose_version(out: Path, *, name: str, version: int | None) -> int:
 def triton_config(card: EncoderCard, *, max_batch: int) -> str:
     """Return the text of config.pbtxt. Its dims leave out the batch axis, because max_batch_size declares it.
 
-    The input states its format (FORMAT_NHWC), because Triton's `image_client` needs this entry. Triton allows the
-    format only with three dims.
+    A model with a fixed batch has max_batch_size 0, and its dims name the batch. The input states its format
+    (FORMAT_NHWC), because Triton's `image_client` needs this entry. Triton allows the format only with three dims.
     """
 
     def tensor(name: str, dtype: str, shape: tuple[int | str, ...], *, layout: str = "") -> str:
-        dims = ", ".join(str(dim) if isinstance(dim, int) else "-1" for dim in shape[1:])
+        dims = ", ".join(str(dim) if isinstance(dim, int) else "-1" for dim in (shape if is_fixed else shape[1:]))
         return f'  {{ name: "{name}" data_type: {_TRITON_TYPES[dtype]}{layout} dims: [ {dims} ] }}'
 
     given = card.input.tensor
-    inputs = tensor(card.input.name, given.dtype, given.shape, layout=" format: FORMAT_NHWC")
+    is_fixed = isinstance(given.shape[0], int)
+    layout = "" if is_fixed else " format: FORMAT_NHWC"
+    inputs = tensor(card.input.name, given.dtype, given.shape, layout=layout)
     outputs = ",\n".join(tensor(name, spec.dtype, spec.shape) for name, spec in card.outputs.items())
     return (
-        f'name: "{card.name}"\nplatform: "onnxruntime_onnx"\nmax_batch_size: {max_batch}\n'
+        f'name: "{card.name}"\nplatform: "onnxruntime_onnx"\nmax_batch_size: {0 if is_fixed else max_batch}\n'
         f"input [\n{inputs}\n]\noutput [\n{outputs}\n]\n"
     )
 

@@ -14,7 +14,9 @@ from pathlib import Path
 
 from robossl.common.checks import check_range
 from robossl.common.cpus import num_cpus
+from robossl.encoders.providers import GpuOptions
 from robossl.errors import InputError, RobosslError
+from robossl_serving.dry_run import describe_plan
 from robossl_serving.limits import Limits
 from robossl_serving.listen import is_local
 from robossl_serving.logs import json_log
@@ -24,6 +26,7 @@ from robossl_serving.security import Security
 from robossl_serving.server import DAY_S, EncoderServer, ServerSettings
 
 _log = logging.getLogger("robossl.serving")
+_GPU = GpuOptions()
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 
@@ -45,7 +48,10 @@ def serve(
     token: Path | None = None,
     admin_token: Path | None = None,
     drain_seconds: float = 10.0,
-) -> None:
+    gpu: GpuOptions = _GPU,
+    dry_run: bool = False,
+    json: bool = False,
+) -> str | None:
     """Serve exported encoders over gRPC (Open Inference Protocol), the newest frame of every robot first.
 
     Each model's newest version is loaded, or the versions that version_policy in its config.pbtxt names. SIGHUP scans
@@ -70,11 +76,18 @@ def serve(
         admin_token: File with the token for loading and unloading models; without it, only clients on this host may do
             so.
         drain_seconds: How long accepted requests may still run after SIGTERM.
+        gpu: How the GPU runs the encoders, for the providers cuda and tensorrt.
+        dry_run: Print the provider's options for each model and end; this needs no GPU.
+        json: Print them as JSON.
 
     Raises:
         InputError: no model can be served, a number is out of range, or options exclude each other.
         ResourceError: a port is taken.
     """
+    if dry_run:
+        return describe_plan(models, provider, gpu, as_json=json)
+    if json:
+        raise InputError("--json is for --dry-run; add --dry-run, or leave it out (the log is JSON anyway)")
     with json_log(), _logged_failure():
         security = Security(tls_cert, tls_key, client_ca, token, admin_token)
         is_private = is_local(host)
@@ -83,7 +96,7 @@ def serve(
                 f"the token would cross the network of {host} unencrypted; pass --tls-cert and --tls-key too"
             )
         session = SessionSettings(
-            provider=choose_provider(provider), threads=num_cpus() if threads is None else threads
+            provider=choose_provider(provider), threads=num_cpus() if threads is None else threads, gpu=gpu
         )
         settings = ServerSettings(
             host=host,
@@ -98,6 +111,7 @@ def serve(
         check_range(0, DAY_S, drain_seconds=drain_seconds)
         _keep_freed_memory()
         _serve(models, settings, drain_seconds=drain_seconds)
+    return None
 
 
 @contextlib.contextmanager

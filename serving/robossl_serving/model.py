@@ -6,8 +6,9 @@ import contextlib
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import UInt8
@@ -18,7 +19,9 @@ from robossl_client.wire import put_values, tensor_type
 
 from robossl.common.checks import check_range
 from robossl.common.cpus import num_cpus
-from robossl.encoders.onnx_session import DIGEST_KEY, Provider, check_model_file, open_session, read_card
+from robossl.encoders.onnx_session import DIGEST_KEY, check_model_file, open_session, read_card
+from robossl.encoders.providers import GpuOptions, Provider
+from robossl.encoders.run_session import fixed_batch_of, session_runner
 from robossl.errors import InputError
 from robossl.exporting.parity import GATES, check_parity, natural_frames
 from robossl.exporting.triton_layout import read_config
@@ -27,6 +30,9 @@ from robossl_serving.device import Device
 from robossl_serving.executor import Executor, RunFn
 from robossl_serving.scheduler import Scheduler
 from robossl_serving.statistics import ModelStatistics
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 _PARITY_BATCHES = (1, 3)
 _DEFAULT_BATCH = 64
@@ -40,6 +46,7 @@ class SessionSettings:
 
     provider: Provider = "cpu"
     threads: int = 1
+    gpu: GpuOptions = field(default_factory=GpuOptions)
     max_waiting: int = 64  # maximum number of waiting batch requests
     max_slots: int = 64  # maximum number of waiting control requests; each camera has at most one
 
@@ -71,11 +78,12 @@ class Model:
             raise InputError(f"{folder} holds {self.card.name} version {self.card.version}; rename the folder to match")
         assert self.card.model_sha256 is not None
         self.artefact = self.card.model_sha256
-        self.max_batch = _max_batch(folder.parent / "config.pbtxt")
-        self._provider = settings.provider
+        self.max_batch = max_batch_of(folder.parent / "config.pbtxt", self.card)
+        self._settings = settings
         self._large_s: float | None = None  # time of the last large run; None if its memory was given back
-        self._session = open_session(model, provider=settings.provider, threads=settings.threads)
+        self._session = self._open_session(model)
         self._check_tensors(model)
+        self._run_session = session_runner(self._session, self.card, bind_to="cuda" if self._is_bound else None)
         check_on_this_machine(model, self.card, self._run, settings)
         self.costs = self._measure()
         self.types = {name: tensor_type(spec.dtype) for name, spec in self.card.outputs.items()}
@@ -102,6 +110,7 @@ class Model:
             "artefact": self.artefact,
             "run_ms": round(self.costs.of(1) * 1e3, 3),
             "best_batch": self.costs.best_batch,
+            "provider": self._settings.provider,
         }
 
     def close(self) -> threading.Thread:
@@ -110,7 +119,7 @@ class Model:
         def close() -> None:
             self.executor.close()
             # The model is in a reference cycle, so the session would otherwise stay until the next garbage collection.
-            del self._session
+            del self._session, self._run_session
 
         thread = threading.Thread(target=close, name=f"close-{self.card.name}", daemon=True)
         thread.start()
@@ -119,23 +128,40 @@ class Model:
     def give_back(self) -> None:
         """Shrink onnxruntime's memory after large runs, because onnxruntime itself never does; call this regularly."""
         large_s = self._large_s
-        if large_s is None or time.monotonic() - large_s < _KEPT_S:
+        if large_s is None or self._is_bound or time.monotonic() - large_s < _KEPT_S:
             return
         from onnxruntime import RunOptions
 
         self._large_s = None
         options = RunOptions()
-        arenas = "cpu:0" if self._provider == "cpu" else "cpu:0;gpu:0"
+        arenas = "cpu:0" if self._settings.provider == "cpu" else "cpu:0;gpu:0"
         options.add_run_config_entry("memory.enable_memory_arena_shrinkage", arenas)
-        frames = natural_frames(1, self.card.input.fixed_hw or self.card.input.input_hw, seed=0)
+        num_frames = fixed_batch_of(self.card) or 1
+        frames = natural_frames(num_frames, self.card.input.fixed_hw or self.card.input.input_hw, seed=0)
         with contextlib.suppress(AttributeError):  # the model was unloaded meanwhile
             self._session.run(list(self.card.outputs), {self.card.input.name: frames}, options)
 
+    def _open_session(self, model: Path) -> InferenceSession:
+        settings = self._settings
+        return open_session(
+            model,
+            provider=settings.provider,
+            threads=settings.threads,
+            gpu=settings.gpu,
+            card=self.card,
+            max_batch=self.max_batch,
+        )
+
     def _run(self, frames: UInt8[ndarray, "b h w 3"], outputs: Sequence[str]) -> dict[str, ndarray]:
-        values: list[ndarray] = self._session.run(list(outputs), {self.card.input.name: frames})
+        values = self._run_session(frames, outputs)
         if frames.nbytes >= _LARGE:
             self._large_s = time.monotonic()
-        return dict(zip(outputs, values, strict=True))
+        return values
+
+    @property
+    def _is_bound(self) -> bool:
+        """Whether runs replay a CUDA graph, so that the memory of frames and outputs stays in place."""
+        return self._settings.gpu.cuda_graph and self._settings.provider != "cpu"
 
     def _check_tensors(self, model: Path) -> None:
         digest = self._session.get_modelmeta().custom_metadata_map.get(DIGEST_KEY)
@@ -161,22 +187,26 @@ def check_on_this_machine(model: Path, card: EncoderCard, run: RunFn, settings: 
     """Check that the optimised graph on the chosen provider gives the same outputs as the unoptimised graph on the CPU.
 
     The export compared the graph with torch, but kernels differ between machines and providers. The tolerances are
-    those of the export.
+    those of the export; if the settings ask for TF32, fp16 or bf16, they are those of an export in fp16.
 
     Raises:
         ParityError: the outputs differ, are not finite, or are the same for all frames.
     """
-    plain = open_session(model, threads=settings.threads, optimise=False)
+    plain = session_runner(open_session(model, threads=settings.threads, optimise=False), card)
     names = tuple(card.outputs)
-
-    def reference(frames: ndarray) -> dict[str, ndarray]:
-        return dict(zip(names, plain.run(list(names), {card.input.name: frames}), strict=True))
-
-    gates = GATES["fp16" if card.precision == "fp16" else "fp32"]
+    is_exact = card.precision != "fp16" and not settings.gpu.changes_numbers(settings.provider)
+    gates = GATES["fp32" if is_exact else "fp16"]
     height, width = card.input.fixed_hw or card.input.input_hw
     sizes = [(height, width)] if card.input.fixed_hw else [(height, width), (height + 17, width + 40)]
-    cases = [natural_frames(num, hw, seed=num) for hw in sizes for num in _PARITY_BATCHES]
-    check_parity(reference, lambda frames: run(frames, names), cases, gates=gates, provider=settings.provider)
+    batch = fixed_batch_of(card)
+    # One frame alone would seem to be a collapsed encoder, so a small fixed batch runs several times.
+    batches = _PARITY_BATCHES if batch is None or batch >= max(_PARITY_BATCHES) else (batch,) * 4
+    cases = [natural_frames(num, hw, seed=num + i) for hw in sizes for i, num in enumerate(batches)]
+
+    def candidate(frames: ndarray) -> dict[str, ndarray]:
+        return run(frames, names)
+
+    check_parity(lambda frames: plain(frames, names), candidate, cases, gates=gates, provider=settings.provider)
 
 
 def places_of(settings: SessionSettings) -> int:
@@ -184,8 +214,10 @@ def places_of(settings: SessionSettings) -> int:
     return max(1, num_cpus() // settings.threads) if settings.provider == "cpu" else 1
 
 
-def _max_batch(config: Path) -> int:
-    """Return the largest batch that a model's config.pbtxt allows; `_DEFAULT_BATCH` if there is no such file."""
+def max_batch_of(config: Path, card: EncoderCard) -> int:
+    """Return the largest batch of a model: what its graph fixes, or its config.pbtxt allows, or `_DEFAULT_BATCH`."""
+    if (batch := fixed_batch_of(card)) is not None:
+        return batch
     if not config.is_file():
         return _DEFAULT_BATCH
     return read_config(config).max_batch_size or 1  # in Triton, 0 means no batching

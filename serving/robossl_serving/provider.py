@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 from typing import Literal
 
-from robossl.encoders.onnx_session import Provider
+from robossl.encoders.gpus import find_gpus
+from robossl.encoders.providers import Provider
 from robossl.errors import InputError
 
 ProviderChoice = Literal["auto", "cpu", "cuda", "tensorrt"]
@@ -20,21 +20,9 @@ def choose_provider(choice: ProviderChoice) -> Provider:
     Raises:
         InputError: a provider that needs a CUDA device is given by name, and there is no device.
     """
-    has_device = choice != "cpu" and num_cuda_devices() > 0
+    has_device = choice != "cpu" and bool(find_gpus())
     if choice == "auto":
         return "cuda" if has_device else "cpu"
     if choice != "cpu" and not has_device:
         raise InputError(f"--provider {choice} needs a CUDA device, and the driver reports none; pass --provider cpu")
     return choice
-
-
-def num_cuda_devices() -> int:
-    """Return the number of CUDA devices that the driver reports; 0 without a driver."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return 0
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return 0
-    return count.value

@@ -56,7 +56,7 @@ class Repository:
         self._chooser = VersionChooser(root)
         # A replaced version is unloaded after this time without a request from a client that pinned it.
         self._retire_after_s = retire_after_s
-        self._on_change = on_change  # called when loaded or failed versions may have changed
+        self._on_change = on_change  # called when versions on disk, loaded or failed may have changed
         self._loading = threading.Lock()
         self._entries: dict[str, ModelEntry] = {}
         # By model: the version that a user loaded by number; it overrides the version policy.
@@ -214,6 +214,8 @@ class Repository:
         Raises:
             RobosslError: no wanted version can be served; the loaded versions are then unchanged.
         """
+        # New versions are NOT_SERVING while they are loaded, which takes minutes if TensorRT builds an engine.
+        self._on_change()
         try:
             with self._loading:
                 if name in self._unloaded and not is_told:

@@ -20,7 +20,8 @@ from robossl.data.store import Store
 from robossl.encoders.encoder import EncoderConfig, build_encoder, save_encoder
 from robossl.encoders.find import find_model
 from robossl.encoders.inference import OnnxEncoder, load_encoder
-from robossl.encoders.onnx_session import file_sha256
+from robossl.encoders.onnx_session import file_sha256, open_session
+from robossl.encoders.run_session import session_runner
 from robossl.errors import InputError, RobosslError
 from robossl.exporting.export import export, verify_export
 from robossl.exporting.onnx_graph import FixedResize
@@ -59,6 +60,7 @@ def models(runs: dict[str, Path], clip_store_path: Path, tmp_path_factory: pytes
         "vit": export(runs["vit"], out=out, outputs=("pooled", "cls", "keypoints", "dense")),
         "fixed": export(runs["small"], out=out, name="fixed", version=3, fixed_hw=(97, 131)),
         "half": out / "half" / "1",
+        "one": export(runs["small"], out=out, name="one", fixed_hw=(97, 131), fixed_batch=2),
     }
 
 
@@ -300,3 +302,28 @@ def test_a_provider_that_is_not_there_does_not_fall_back(
     with pytest.raises(RobosslError, match=r"no working CUDAExecutionProvider|cannot open .* on cuda"):
         OnnxEncoder(models["fixed"], provider="cuda")
     assert capfd.readouterr().out == "", "what onnxruntime says about missing libraries is no output"
+
+
+def test_a_fixed_batch_is_filled_up(runs: dict[str, Path], models: dict[str, Path], tmp_path: Path) -> None:
+    card = EncoderCard.read(models["one"] / "card.json")
+    assert card.input.tensor.shape == (2, 97, 131, 3)
+    assert {spec.shape[0] for spec in card.outputs.values()} == {2}
+    config = (models["one"].parent / "config.pbtxt").read_text()
+    assert "max_batch_size: 0" in config and "dims: [ 2, 97, 131, 3 ]" in config and "FORMAT" not in config
+    frames = natural_frames(5, (97, 131), seed=0)
+    wanted, got = load_encoder(models["fixed"])(frames), load_encoder(models["one"])(frames)
+    for name in card.outputs:
+        np.testing.assert_allclose(got[name], wanted[name], rtol=1e-4, atol=1e-5)
+    with pytest.raises(InputError, match="fixed_batch must be 1 or more"):
+        export(runs["small"], out=tmp_path, fixed_batch=0)
+
+
+def test_memory_bound_for_cuda_graphs_gives_the_same_outputs(models: dict[str, Path]) -> None:
+    card = EncoderCard.read(models["one"] / "card.json")
+    session, names = open_session(models["one"] / "model.onnx"), tuple(card.outputs)
+    plain, bound = session_runner(session, card), session_runner(session, card, bind_to="cpu")
+    batches = [natural_frames(num, (97, 131), seed=num) for num in (2, 1)]
+    results = [bound(frames, names) for frames in batches]  # the second run must not change the first one's result
+    for frames, result in zip(batches, results, strict=True):
+        for name, values in plain(frames, names).items():
+            np.testing.assert_array_equal(result[name], values)

@@ -29,12 +29,12 @@ from robossl_client.channel import Tls
 from robossl_client.client import EncoderClient
 from robossl_client.errors import DeadlineError, DeniedError, RequestError, UnavailableError
 from robossl_serving.peers import is_loopback
-from robossl_serving.provider import num_cuda_devices
 from robossl_serving.security import Security
 from robossl_serving.server import EncoderServer, ServerSettings
 from serving_kit import FRAMES, calling, infer_request, own_address, serving, status_of
 
 from robossl.cli.main import main
+from robossl.encoders.gpus import find_gpus
 from robossl.errors import InputError
 from robossl.measure.subjects import open_subject
 
@@ -469,7 +469,7 @@ def test_settings_that_do_not_fit_are_refused(
             EncoderServer(tiny_models, ServerSettings(port=0, security=security))
     assert main(["serve", str(tiny_models), "--host", "0.0.0.0", "--token", str(tokens["token"])]) == 2
     assert "unencrypted" in capsys.readouterr().err
-    if num_cuda_devices():
+    if find_gpus():
         return
     assert main(["serve", str(tiny_models), "--provider", "cuda", "--port", "0"]) == 2
     said = capsys.readouterr()

@@ -20,6 +20,7 @@ from robossl_client.client import EncoderClient
 from robossl_client.errors import EncoderChangedError, UnknownModelError
 from robossl_serving.entry import IndexRow
 from robossl_serving.health import HealthService
+from robossl_serving.model import SessionSettings
 from robossl_serving.repository import Repository
 from robossl_serving.server import EncoderServer, ServerSettings
 from serving_kit import FRAMES, Raw, build_tiny, calling, infer_request, serving, status_of
@@ -412,6 +413,21 @@ def test_health_follows_what_is_loaded(tmp_path: Path) -> None:
         assert not call("ServerReady", pb.ServerReadyRequest()).ready
         load(call)
         assert [health(server, name) for name in names] == ["SERVING"] * 4 + ["NOT_SERVING"]
+
+
+def test_a_version_is_not_serving_while_it_is_loaded(tmp_path: Path) -> None:
+    build_tiny(tmp_path, version=1)
+    seen: list[dict[int, bool]] = []
+
+    def note() -> None:
+        seen.append({row.version: row.ready for row in repository.index()})
+
+    repository = Repository(tmp_path, SessionSettings(), on_change=note)
+    repository.load_all()
+    build_tiny(tmp_path, version=2)
+    repository.look(again=False)
+    assert seen == [{1: False}, {1: True}, {1: True, 2: False}, {1: True, 2: True}]
+    repository.close()
 
 
 def test_of_two_health_updates_the_later_has_the_last_word() -> None:
