@@ -109,7 +109,8 @@ class Sampler:
         is_first = within % self.frames_together == 0
         group = np.cumsum(is_first) - 1
         rank = random.permutation(int(is_first.sum()))
-        return order[by_episode[np.argsort(rank[group], kind="stable")]]
+        together: Int64[ndarray, " n"] = order[by_episode[np.argsort(rank[group], kind="stable")]]
+        return together
 
     def clip_rows(self, step: int, clip: ClipSpec, anchors: Int64[ndarray, " b"], local: slice) -> ClipRows:
         """Return the rows of one clip around each of this rank's anchors (frames); see `draw_clip`.
