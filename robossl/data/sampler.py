@@ -89,7 +89,8 @@ class Sampler:
     def _draw_epoch(self, epoch: int) -> Int64[ndarray, " n"]:
         order = generator(self.seed, EPOCH_STREAM + self.pool * POOL_STREAMS, epoch)
         if self.epoch_over == "frames":
-            return self.rows[self._together(order.permutation(len(self.rows)), order)]
+            picked: Int64[ndarray, " n"] = self.rows[self._together(order.permutation(len(self.rows)), order)]
+            return picked
         episode = self.store.episode_of(self.rows)
         starts = np.flatnonzero(np.diff(episode, prepend=-1))
         lengths = np.diff(starts, append=len(self.rows))
