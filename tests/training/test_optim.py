@@ -7,7 +7,15 @@ from torch import nn
 
 from robossl.encoders.encoder import EncoderConfig, build_encoder
 from robossl.errors import InputError
-from robossl.training.optim import Lars, OptimConfig, _param_groups, build_optimizer, peak_lr, set_rates
+from robossl.training.optim import (
+    Lars,
+    OptimConfig,
+    _param_groups,
+    build_optimizer,
+    peak_lr,
+    set_rates,
+    start_momentum,
+)
 
 
 class Toy(nn.Module):
@@ -168,3 +176,17 @@ def test_without_layer_decay_the_groups_are_those_of_before() -> None:
     for wrong in (0.0, -0.5, 1.5):
         with pytest.raises(InputError, match="layer_decay"):
             OptimConfig(layer_decay=wrong)
+
+
+def test_a_weight_that_gets_its_first_gradient_late_moves_as_by_hand() -> None:
+    """torch's fused SGD refuses a group in which only some weights have a momentum."""
+    net = nn.ParameterList([torch.ones(3), torch.ones(3)])
+    config = OptimConfig(lr=0.1, lr_scaling="none", momentum=0.5, weight_decay=0.0)
+    optimizer = build_optimizer(config, net, batch_size=2)  # type: ignore[arg-type]
+    for step in range(3):
+        net[0].grad = torch.full((3,), 2.0)
+        net[1].grad = torch.full((3,), 4.0) if step else None
+        start_momentum(optimizer)
+        optimizer.step()
+    torch.testing.assert_close(net[0].detach(), torch.full((3,), 1 - 0.1 * (2 + 3 + 3.5)))
+    torch.testing.assert_close(net[1].detach(), torch.full((3,), 1 - 0.1 * (4 + 6)))
