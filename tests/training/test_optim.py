@@ -179,7 +179,7 @@ def test_without_layer_decay_the_groups_are_those_of_before() -> None:
 
 
 def test_a_weight_that_gets_its_first_gradient_late_moves_as_by_hand() -> None:
-    """torch's fused SGD refuses a group in which only some weights have a momentum."""
+    """A fused SGD of torch refuses a group in which only some weights have a momentum."""
     net = nn.ParameterList([torch.ones(3), torch.ones(3)])
     config = OptimConfig(lr=0.1, lr_scaling="none", momentum=0.5, weight_decay=0.0)
     optimizer = build_optimizer(config, net, batch_size=2)  # type: ignore[arg-type]
