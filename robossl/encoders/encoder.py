@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from robossl.common.checks import check_positive, check_range
@@ -60,6 +61,7 @@ class EncoderConfig:
     drop_path: float = 0.0  # stochastic depth rate of the last block; the rates rise linearly from 0 in the first block
     # Freeze the stem and this many stages (blocks of a ViT) after it, with their batch-norm statistics; 0: the stem.
     frozen_stages: int | None = None
+    frozen_norm_stats: bool = False  # whether all batch-norms use and keep their running statistics, but train scales
 
     def __post_init__(self) -> None:
         check_range(1, input_hw=min(self.input_hw))
@@ -93,11 +95,16 @@ class Encoder(nn.Module):
         self.frozen_modules: tuple[str, ...] = ()
         if config.frozen_stages is not None:
             self.frozen_modules = freeze_stages(backbone, config.frozen_stages, name=config.backbone)
+        if config.frozen_norm_stats and not any(isinstance(module, _BatchNorm) for module in backbone.modules()):
+            raise InputError(f"{config.backbone} has no batch-norm; set encoder.frozen_norm_stats to false")
         self.train()
 
     def train(self, mode: bool = True) -> Encoder:
-        """Set train or eval mode; frozen stages stay in eval mode, so their batch-norms keep their statistics."""
+        """Set train or eval mode; frozen stages and batch-norms stay in eval mode, so they keep their statistics."""
         super().train(mode)
+        for module in self.backbone.modules() if self.config.frozen_norm_stats else ():
+            if isinstance(module, _BatchNorm):
+                module.eval()
         for name in self.frozen_modules:
             self.backbone.get_submodule(name).eval()
         return self

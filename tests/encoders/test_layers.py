@@ -59,6 +59,23 @@ def test_frozen_batch_norms_use_their_running_statistics() -> None:
     torch.testing.assert_close(seen[1], (seen[0] - 3) / (4 + encoder.backbone.bn1.eps) ** 0.5)
 
 
+def test_frozen_statistics_stay_while_all_weights_train() -> None:
+    """Scales and biases of batch-norms train too; a sample's features do not depend on its batch."""
+    config = EncoderConfig("resnet18", input_hw=(32, 32), frozen_norm_stats=True, zero_init_last=False)
+    encoder = copy.deepcopy(build_encoder(config)).eval().train()
+    before = copy.deepcopy(encoder.state_dict())
+    optimizer = torch.optim.SGD(encoder.parameters(), lr=0.1)
+    batch = torch.randn(4, 3, 32, 32)
+    torch.testing.assert_close(encoder(batch).pooled[:1], encoder(batch[:1]).pooled)
+    encoder(batch).pooled.square().sum().backward()
+    optimizer.step()
+    for name, value in encoder.state_dict().items():
+        stays = name.endswith(("running_mean", "running_var", "num_batches_tracked"))
+        assert torch.equal(value, before[name]) == stays, name
+    with pytest.raises(InputError, match="test_vit has no batch-norm; set encoder.frozen_norm_stats to false"):
+        build_encoder(EncoderConfig("test_vit", input_hw=(32, 32), frozen_norm_stats=True))
+
+
 def test_a_number_that_leaves_nothing_is_refused() -> None:
     with pytest.raises(InputError, match=r"frozen_stages 4 leaves nothing of resnet18 to train.* choose 0 .* to 3"):
         encoder_of("resnet18", 4)
