@@ -14,13 +14,12 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from robossl.common.checks import check_positive, check_range
 from robossl.encoders.backbones import advise_size, build_backbone, hub_hw
 from robossl.encoders.encoder_files import SCHEMA, read_about, read_input_hw, read_state, write_folder
-from robossl.encoders.layers import freeze_stages
+from robossl.encoders.layers import held_modules
 from robossl.encoders.pip_weights import PREFIX, check_settings, read_package
 from robossl.encoders.positions import token_grid
 from robossl.encoders.weight_names import load_weights
@@ -91,21 +90,15 @@ class Encoder(nn.Module):
         cls_tokens = self.backbone.cls_token.shape[1] if self.has_cls else 0
         self.num_prefix_tokens = int(getattr(self.backbone, "num_prefix_tokens", cls_tokens))
         self.position_matrix: PositionMatrix = functools.partial(resize_matrix, mode="bicubic")
-        # Names of the backbone's modules that are frozen.
-        self.frozen_modules: tuple[str, ...] = ()
-        if config.frozen_stages is not None:
-            self.frozen_modules = freeze_stages(backbone, config.frozen_stages, name=config.backbone)
-        if config.frozen_norm_stats and not any(isinstance(module, _BatchNorm) for module in backbone.modules()):
-            raise InputError(f"{config.backbone} has no batch-norm; set encoder.frozen_norm_stats to false")
+        self.held_modules = held_modules(  # names of the backbone's modules that stay in eval mode
+            backbone, stages=config.frozen_stages, norms=config.frozen_norm_stats, name=config.backbone
+        )
         self.train()
 
     def train(self, mode: bool = True) -> Encoder:
         """Set train or eval mode; frozen stages and batch-norms stay in eval mode, so they keep their statistics."""
         super().train(mode)
-        for module in self.backbone.modules() if self.config.frozen_norm_stats else ():
-            if isinstance(module, _BatchNorm):
-                module.eval()
-        for name in self.frozen_modules:
+        for name in self.held_modules:
             self.backbone.get_submodule(name).eval()
         return self
 

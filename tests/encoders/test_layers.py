@@ -72,7 +72,7 @@ def test_frozen_statistics_stay_while_all_weights_train() -> None:
     for name, value in encoder.state_dict().items():
         stays = name.endswith(("running_mean", "running_var", "num_batches_tracked"))
         assert torch.equal(value, before[name]) == stays, name
-    with pytest.raises(InputError, match="test_vit has no batch-norm; set encoder.frozen_norm_stats to false"):
+    with pytest.raises(InputError, match=r"test_vit has no batch-norm; set encoder.frozen_norm_stats to false"):
         build_encoder(EncoderConfig("test_vit", input_hw=(32, 32), frozen_norm_stats=True))
 
 
