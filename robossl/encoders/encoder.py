@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from robossl.common.checks import check_positive, check_range
 from robossl.encoders.backbones import advise_size, build_backbone, hub_hw
 from robossl.encoders.encoder_files import SCHEMA, read_about, read_input_hw, read_state, write_folder
-from robossl.encoders.layers import freeze_stages
+from robossl.encoders.layers import held_modules
 from robossl.encoders.pip_weights import PREFIX, check_settings, read_package
 from robossl.encoders.positions import token_grid
 from robossl.encoders.weight_names import load_weights
@@ -60,6 +60,7 @@ class EncoderConfig:
     drop_path: float = 0.0  # stochastic depth rate of the last block; the rates rise linearly from 0 in the first block
     # Freeze the stem and this many stages (blocks of a ViT) after it, with their batch-norm statistics; 0: the stem.
     frozen_stages: int | None = None
+    frozen_norm_stats: bool = False  # whether all batch-norms use and keep their running statistics, but train scales
 
     def __post_init__(self) -> None:
         check_range(1, input_hw=min(self.input_hw))
@@ -89,16 +90,15 @@ class Encoder(nn.Module):
         cls_tokens = self.backbone.cls_token.shape[1] if self.has_cls else 0
         self.num_prefix_tokens = int(getattr(self.backbone, "num_prefix_tokens", cls_tokens))
         self.position_matrix: PositionMatrix = functools.partial(resize_matrix, mode="bicubic")
-        # Names of the backbone's modules that are frozen.
-        self.frozen_modules: tuple[str, ...] = ()
-        if config.frozen_stages is not None:
-            self.frozen_modules = freeze_stages(backbone, config.frozen_stages, name=config.backbone)
+        self.held_modules = held_modules(  # names of the backbone's modules that stay in eval mode
+            backbone, stages=config.frozen_stages, norms=config.frozen_norm_stats, name=config.backbone
+        )
         self.train()
 
     def train(self, mode: bool = True) -> Encoder:
-        """Set train or eval mode; frozen stages stay in eval mode, so their batch-norms keep their statistics."""
+        """Set train or eval mode; frozen stages and batch-norms stay in eval mode, so they keep their statistics."""
         super().train(mode)
-        for name in self.frozen_modules:
+        for name in self.held_modules:
             self.backbone.get_submodule(name).eval()
         return self
 

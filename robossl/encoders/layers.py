@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch.nn.modules.batchnorm import _BatchNorm
+
 from robossl.errors import InputError
 
 
@@ -31,6 +33,23 @@ def layer_numbers(backbone: Any, *, name: str, stages: bool = False) -> dict[str
             "encoder.frozen_stages, or choose another backbone, such as resnet18"
         )
     return numbers
+
+
+def held_modules(backbone: Any, *, stages: int | None, norms: bool, name: str) -> tuple[str, ...]:
+    """Freeze the first stages; return the names of the modules that the caller must keep in eval mode.
+
+    These are the frozen ones, if `stages` is not None, and with `norms` all batch-norms, whose weights still train.
+
+    Raises:
+        InputError: for the reasons of `freeze_stages`, or there is no batch-norm.
+    """
+    frozen = () if stages is None else freeze_stages(backbone, stages, name=name)
+    if not norms:
+        return frozen
+    found = tuple(place for place, module in backbone.named_modules() if isinstance(module, _BatchNorm))
+    if not found:
+        raise InputError(f"{name} has no batch-norm; set encoder.frozen_norm_stats to false")
+    return (*frozen, *found)
 
 
 def freeze_stages(backbone: Any, stages: int, *, name: str) -> tuple[str, ...]:

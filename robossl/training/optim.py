@@ -210,6 +210,21 @@ def set_rates(
     return peak * factor
 
 
+def start_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Give SGD a momentum of zeros for weights that get their first gradient after other weights of their group.
+
+    torch's fused SGD fails if only some of a group's momentum buffers are missing. With zeros, the step is the same.
+    """
+    if not isinstance(optimizer, torch.optim.SGD):
+        return
+    for group in optimizer.param_groups:
+        trained = [weight for weight in group["params"] if weight.grad is not None]
+        missing = [weight for weight in trained if "momentum_buffer" not in optimizer.state.get(weight, {})]
+        if group["momentum"] and len(missing) < len(trained):
+            for weight in missing:
+                optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+
+
 def clip_gradients(method: nn.Module, config: OptimConfig) -> None:
     """Clip the norm of all gradients together, or of each tensor, to `clip_grad_norm`, unless this is None."""
     if config.clip_grad_norm is None:

@@ -35,7 +35,7 @@ from robossl.training.logging import Sink, describe_step
 from robossl.training.method_checks import check_gradient
 from robossl.training.micro_batches import accumulate, split
 from robossl.training.online_knn import OnlineKnn
-from robossl.training.optim import clip_gradients, set_rates
+from robossl.training.optim import clip_gradients, set_rates, start_momentum
 from robossl.training.run_config import RunConfig
 from robossl.training.run_folder import RunFolder
 from robossl.training.warm_heads import drop_encoder_gradients, hold_encoders
@@ -123,6 +123,7 @@ class Trainer:
         if step < warm_head_steps:
             drop_encoder_gradients(self.method)
         clip_gradients(self.method, self.config.optim)
+        start_momentum(self.optimizer)
         self.optimizer.step()
         self.method.after_step((step + 1) / config.steps)
         return loss

@@ -1,8 +1,21 @@
+from dataclasses import replace
+
 import pytest
 import torch
+from timm.optim import param_groups_layer_decay
 from torch import nn
 
-from robossl.training.optim import Lars, OptimConfig, _param_groups, build_optimizer, peak_lr, set_rates
+from robossl.encoders.encoder import EncoderConfig, build_encoder
+from robossl.errors import InputError
+from robossl.training.optim import (
+    Lars,
+    OptimConfig,
+    _param_groups,
+    build_optimizer,
+    peak_lr,
+    set_rates,
+    start_momentum,
+)
 
 
 class Toy(nn.Module):
@@ -110,3 +123,70 @@ def test_weights_in_channels_last_memory_move_as_any_others(name: str) -> None:
         moved.append([weight.detach().contiguous() for weight in net.parameters()])
     for one, other in zip(*moved, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-9)
+
+
+class OnBackbone(nn.Module):
+    """Two encoders, as of a method with a student and another trained network, and a head of each schedule."""
+
+    constant_lr = ("predictor.",)
+
+    def __init__(self, backbone: str) -> None:
+        super().__init__()
+        self.encoder = build_encoder(EncoderConfig(backbone, input_hw=(32, 32)))
+        self.other = build_encoder(EncoderConfig("test_resnet", input_hw=(32, 32)))
+        self.projector = nn.Linear(self.encoder.feature_dim, 4)
+        self.predictor = nn.Linear(4, 4)
+
+
+def rates(model: nn.Module, config: OptimConfig) -> dict[str, tuple[float, float]]:
+    """Learning rate and weight decay of every weight in the middle of a run."""
+    optimizer = build_optimizer(config, model, batch_size=256)  # type: ignore[arg-type]
+    set_rates(optimizer, config, step=50, steps=100, batch_size=256)
+    found = {
+        weight: (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for weight in group["params"]
+    }
+    return {name: found[weight] for name, weight in model.named_parameters()}
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "lars"])
+@pytest.mark.parametrize("backbone", ["test_resnet", "test_vit", "test_efficientnet"])
+def test_layer_decay_gives_timms_rates(name: str, backbone: str) -> None:
+    """The oracle of encoders is timm's `param_groups_layer_decay`, which follows BEiT; heads keep their rates."""
+    model = OnBackbone(backbone)
+    config = OptimConfig(name=name, lr=0.1, layer_decay=0.7, decay="matrices", weight_decay=0.03, bias_lr=0.02)
+    got, plain = rates(model, config), rates(model, replace(config, layer_decay=1.0))
+    for part in (model.encoder, model.other):
+        groups = param_groups_layer_decay(part.backbone, layer_decay=0.7)
+        scale = {weight: group["lr_scale"] for group in groups for weight in group["params"]}
+        assert len(set(scale.values())) > 4 and max(scale.values()) == 1
+        for key, weight in model.named_parameters():
+            if weight in scale:
+                base = 0.05 * (0.2 if weight.ndim < 2 else 1)
+                assert got[key] == (pytest.approx(base * scale[weight]), 0.03 if weight.ndim > 1 else 0.0), key
+    heads = [key for key in got if key.startswith(("projector", "predictor"))]
+    assert len(heads) == 4 and all(got[key] == plain[key] for key in heads)
+    assert got["predictor.weight"][0] == pytest.approx(0.1)
+
+
+def test_without_layer_decay_the_groups_are_those_of_before() -> None:
+    """The order of groups and weights is that of a checkpoint's optimizer state."""
+    model = OnBackbone("test_resnet")
+    assert len(_param_groups(OptimConfig(decay="matrices"), model)) == 4
+    assert {group["lr_factor"] for group in _param_groups(OptimConfig(), model)} == {1.0}
+    for wrong in (0.0, -0.5, 1.5):
+        with pytest.raises(InputError, match="layer_decay"):
+            OptimConfig(layer_decay=wrong)
+
+
+def test_a_weight_that_gets_its_first_gradient_late_moves_as_by_hand() -> None:
+    """A fused SGD of torch refuses a group in which only some weights have a momentum."""
+    net = nn.ParameterList([torch.ones(3), torch.ones(3)])
+    config = OptimConfig(lr=0.1, lr_scaling="none", momentum=0.5, weight_decay=0.0)
+    optimizer = build_optimizer(config, net, batch_size=2)  # type: ignore[arg-type]
+    for step in range(3):
+        net[0].grad = torch.full((3,), 2.0)
+        net[1].grad = torch.full((3,), 4.0) if step else None
+        start_momentum(optimizer)
+        optimizer.step()
+    torch.testing.assert_close(net[0].detach(), torch.full((3,), 1 - 0.1 * (2 + 3 + 3.5)))
+    torch.testing.assert_close(net[1].detach(), torch.full((3,), 1 - 0.1 * (4 + 6)))
