@@ -139,8 +139,9 @@ class _ResizeByMatrix(TorchFunctionMode):
         if func is not F.interpolate or kwargs.get("mode") != "bicubic" or not kwargs.get("antialias"):
             return func(*args, **kwargs)
         (height, width), positions = kwargs["size"], args[0]
-        rows = self.matrix(positions.shape[-2], height).to(positions)
-        columns = self.matrix(positions.shape[-1], width).to(positions)
+        with positions.device:  # a matrix that is made on the CPU would be copied, and the program would wait for that
+            rows = self.matrix(positions.shape[-2], height).to(positions)
+            columns = self.matrix(positions.shape[-1], width).to(positions)
         with torch.autocast(positions.device.type, enabled=False):
             return rows @ positions @ columns.T
 
