@@ -76,7 +76,7 @@ def _weights(losses: list[Loss]) -> Tensor:
     """Return the weights of the micro-batches, the same on all ranks. If all weights are 0, return ones."""
     value = losses[0].value.detach()
     weights = torch.stack([value.new_ones(()) if loss.weight is None else loss.weight.to(value) for loss in losses])
-    return weights if weights.any() else torch.ones_like(weights)
+    return torch.where(weights.any(), weights, torch.ones_like(weights))
 
 
 def describe_parts(method: Method, *, batch_size: int, parts: int) -> str:

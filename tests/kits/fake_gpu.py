@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
@@ -97,25 +97,26 @@ def fake_gpu() -> Iterator[FakeGpu]:
 
 def on_gpu(value: Any) -> Any:
     """Move a module, tensor, dataclass, tuple or dict to the fake GPU; call this inside `fake_gpu`."""
+    return moved(value, GPU)
+
+
+def moved(value: Any, device: torch.device) -> Any:
+    """Return a module, tensor, dataclass, tuple or dict with tensors of the same shapes, without values, on a device.
+
+    A module is changed in place.
+    """
     if isinstance(value, nn.Module):
         for module in value.modules():
-            _replace(module._parameters, lambda old: nn.Parameter(_moved(old), requires_grad=old.requires_grad))
-            _replace(module._buffers, _moved)
+            for held in (module._parameters, module._buffers):
+                for name, old in held.items():
+                    if old is not None:
+                        held[name] = moved(old, device)
         return value
     if isinstance(value, Tensor):
-        return _moved(value)
+        new = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=device)
+        return nn.Parameter(new, value.requires_grad) if isinstance(value, nn.Parameter) else new
     if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{each.name: on_gpu(getattr(value, each.name)) for each in fields(value)})
+        return replace(value, **{each.name: moved(getattr(value, each.name), device) for each in fields(value)})
     if isinstance(value, tuple):
-        return tuple(map(on_gpu, value))
-    return {name: on_gpu(each) for name, each in value.items()} if isinstance(value, dict) else value
-
-
-def _moved(tensor: Tensor) -> Tensor:
-    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=GPU)
-
-
-def _replace(held: dict[str, Any], make: Callable[[Any], Any]) -> None:
-    for name, old in held.items():
-        if old is not None:
-            held[name] = make(old)
+        return tuple(moved(each, device) for each in value)
+    return {name: moved(each, device) for name, each in value.items()} if isinstance(value, dict) else value

@@ -44,7 +44,7 @@ class HostCounts(nn.Module):
 
     def _load_from_state_dict(self, *args: Any) -> None:
         self._known.clear()
-        super()._load_from_state_dict(*args)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(*args)
 
 
 class Ema(nn.Module):
