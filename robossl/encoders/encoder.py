@@ -228,13 +228,18 @@ def unused_weights(encoder: Encoder) -> list[nn.Parameter]:
     return [weight for weight, gradient in zip(weights, gradients, strict=True) if gradient is None]
 
 
-def save_encoder(encoder: Encoder, folder: Path, *, extra: dict[str, Any]) -> None:
+def save_encoder(
+    encoder: Encoder, folder: Path, *, extra: dict[str, Any], state: dict[str, Tensor] | None = None
+) -> None:
     """Write an encoder folder: weights, and `encoder.json` with config, digest and `extra` (a training record).
+
+    The weights are `state`, or by default those of the encoder's backbone.
 
     Raises:
         ResourceError: the disk is full or cannot be written to; an existing encoder is left as it was.
     """
-    state = {name: value.cpu().contiguous() for name, value in encoder.backbone.state_dict().items()}
+    held = encoder.backbone.state_dict() if state is None else state
+    state = {name: value.cpu().contiguous() for name, value in held.items()}
     about = {
         "schema": SCHEMA,
         "config": dataclasses.asdict(encoder.config),

@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel as DataParallel
 
 from robossl.augment.pipeline import Augment
 from robossl.common.ranks import Ranks
+from robossl.common.sharding import shard
 from robossl.data.clips import check_clips, moving_rows
 from robossl.data.loader import BatchLoader, ResidentFrames
 from robossl.data.mixture import FrameStore, Mixture
@@ -72,8 +73,12 @@ def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -
 
     method = place_batch_norm(method, config, ranks)
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    method = method.to(ranks.device).to(memory_format=memory_format).train()
+    # Sharded weights are contiguous. Convolutions then follow the memory format of their input.
+    weight_format = torch.contiguous_format if shards(config, ranks) else memory_format
+    method = method.to(ranks.device).to(memory_format=weight_format).train()
     mean, std = config.encoder.mean, config.encoder.std
+    if shards(config, ranks):  # before the optimizer, because this makes new weights
+        shard(method, parts_to_shard(method), ranks)
     optimizer = build_optimizer(config.optim, method, batch_size=config.train.batch_size)
     return Trainer(
         config=config,
@@ -220,10 +225,11 @@ def place_batch_norm(method: Method, config: RunConfig, ranks: Ranks) -> Method:
 def wrap_model(method: Method, config: RunConfig, ranks: Ranks) -> nn.Module:
     """Return the model that the training loop calls.
 
-    It is the method, wrapped to average gradients if there are several ranks, and compiled if configured.
+    It is the method, wrapped to average gradients if there are several ranks and it is not sharded, and compiled if
+    configured.
     """
     model: nn.Module = method
-    if ranks.world_size > 1:
+    if ranks.world_size > 1 and not shards(config, ranks):
         for encoder in [module for module in method.modules() if isinstance(module, Encoder)]:
             for weight in unused_weights(encoder):
                 # No loss depends on these weights, so DDP would wait for their gradients forever.
@@ -235,6 +241,24 @@ def wrap_model(method: Method, config: RunConfig, ranks: Ranks) -> nn.Module:
     if config.train.compile:
         model.compile()
     return model
+
+
+def shards(config: RunConfig, ranks: Ranks) -> bool:
+    """Return whether the weights are sharded over ranks (FSDP2). A single rank keeps whole weights."""
+    return config.train.parallel == "fsdp" and ranks.world_size > 1
+
+
+def parts_to_shard(method: Method) -> list[nn.Module]:
+    """Return the modules whose weights are gathered together: blocks of each encoder, then the rest of the encoder.
+
+    A block is a child of the backbone's lists of modules, such as a transformer block or a stage of a ResNet.
+    """
+    parts: list[nn.Module] = []
+    for encoder in [module for module in method.modules() if isinstance(module, Encoder)]:
+        lists = [child for child in encoder.backbone.children() if isinstance(child, nn.Sequential | nn.ModuleList)]
+        parts += [block for each in lists for block in each if any(True for _ in block.parameters())]
+        parts.append(encoder)
+    return parts
 
 
 def uses_channels_last(config: RunConfig, method: Method) -> bool:

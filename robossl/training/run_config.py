@@ -72,6 +72,8 @@ class TrainConfig:
     threads: int | None = None
     channels_last: bool | None = None  # whether to use torch's channels_last format; None: only if convolutional
     compile: bool = False
+    # How several ranks train together. fsdp: every rank keeps a part of the weights and of the optimizer state.
+    parallel: Literal["ddp", "fsdp"] = "ddp"
     sync_batch_norm: bool = True
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
