@@ -26,6 +26,7 @@ from robossl.methods.base import Method
 from robossl.methods.parts.batch_norm import convert_split_batchnorm, convert_sync_batchnorm
 from robossl.methods.parts.teacher import MovingAverageBank, Queue
 from robossl.training.adapt import adapt, describe_lengthening
+from robossl.training.compiling import check_compiler, compile_encoders
 from robossl.training.logging import check_sinks
 from robossl.training.method_checks import check_method, read_views
 from robossl.training.online_knn import OnlineKnn
@@ -44,6 +45,7 @@ def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -
     Random initial weights depend only on the seed.
     """
     check_batch(config, ranks)
+    check_compile(config, ranks)
     torch.use_deterministic_algorithms(True)
     # Filling uninitialised memory would take 3 % of a step's time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -80,6 +82,8 @@ def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -
     if shards(config, ranks):  # before the optimizer, because this makes new weights
         shard(method, parts_to_shard(method), ranks)
     optimizer = build_optimizer(config.optim, method, batch_size=config.train.batch_size)
+    if config.train.compile:
+        compile_encoders(method)
     return Trainer(
         config=config,
         ranks=ranks,
@@ -109,6 +113,14 @@ def check_batch(config: RunConfig, ranks: Ranks) -> None:
             f"train.batch_size {config.train.batch_size} in {config.train.accumulate} accumulation steps leaves one "
             "frame at a time, with no other frame to compare it to; raise the batch or lower train.accumulate"
         )
+
+
+def check_compile(config: RunConfig, ranks: Ranks) -> None:
+    """Refuse to compile sharded encoders, or without a compiler."""
+    if config.train.compile and config.train.parallel == "fsdp":
+        raise InputError("train.compile does not go with train.parallel fsdp; choose ddp, or leave out --train.compile")
+    if config.train.compile and ranks.device.type == "cpu":
+        check_compiler()
 
 
 def check_views(method: Method, stores: Sequence[Store], specs: tuple[ViewSpec, ...]) -> None:
@@ -225,8 +237,7 @@ def place_batch_norm(method: Method, config: RunConfig, ranks: Ranks) -> Method:
 def wrap_model(method: Method, config: RunConfig, ranks: Ranks) -> nn.Module:
     """Return the model that the training loop calls.
 
-    It is the method, wrapped to average gradients if there are several ranks and it is not sharded, and compiled if
-    configured.
+    It is the method, wrapped to average gradients if there are several ranks and it is not sharded.
     """
     model: nn.Module = method
     if ranks.world_size > 1 and not shards(config, ranks):
@@ -238,8 +249,6 @@ def wrap_model(method: Method, config: RunConfig, ranks: Ranks) -> nn.Module:
             model = DataParallel(method, forward_sync_buffers=False)
         else:
             model = DataParallel(method, broadcast_buffers=False)
-    if config.train.compile:
-        model.compile()
     return model
 
 

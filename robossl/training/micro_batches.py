@@ -37,7 +37,7 @@ def accumulate(
 
     Args:
         method: the method whose memory is updated.
-        model: the same method, compiled, and wrapped or sharded for several ranks.
+        model: the same method, wrapped or sharded for several ranks.
         parts: the micro-batches.
         forward: function that makes the context manager of each forward pass, such as autocast.
 

@@ -71,7 +71,7 @@ class TrainConfig:
     # CPU threads of each rank. None: the fastest number, measured when the run starts. 0: torch's default.
     threads: int | None = None
     channels_last: bool | None = None  # whether to use torch's channels_last format; None: only if convolutional
-    compile: bool = False
+    compile: bool = False  # whether to compile the encoders (torch.compile), which takes a minute or more at the start
     # How several ranks train together. fsdp: every rank keeps a part of the weights and of the optimizer state.
     parallel: Literal["ddp", "fsdp"] = "ddp"
     sync_batch_norm: bool = True

@@ -32,6 +32,7 @@ from robossl.measure.collapse import CollapseMonitor
 from robossl.methods.base import Loss, Method
 from robossl.methods.parts.batch_norm import raise_small_batch
 from robossl.training.checkpoint import checkpoints, save_checkpoint
+from robossl.training.compiling import describe_compiling
 from robossl.training.logging import Sink, describe_step
 from robossl.training.method_checks import check_gradient
 from robossl.training.micro_batches import accumulate, split
@@ -51,7 +52,7 @@ class Trainer:
     folder: RunFolder
     stores: list[Store]  # stores of the training frames; online kNN uses the first store
     method: Method
-    model: nn.Module  # the method, compiled if configured, and wrapped or sharded if there are several ranks
+    model: nn.Module  # the method, wrapped or sharded if there are several ranks
     optimizer: torch.optim.Optimizer
     loader: BatchLoader
     augment: Augment
@@ -75,9 +76,12 @@ class Trainer:
         with stop_signals() as signals, contextlib.closing(self.loader.batches(start=start, stop=steps)) as batches:
             for step, raw in enumerate(batches, start=start):
                 lr = set_rates(self.optimizer, self.config.optim, step=step, steps=steps, batch_size=config.batch_size)
+                began = time.perf_counter()
                 loss = self.step(step, self.augment(raw))
                 if step == start:
                     check_gradient(self.method)
+                    if config.compile:
+                        progress.say(describe_compiling(time.perf_counter() - began))
                 done, is_last = step + 1, step + 1 == steps
 
                 values: dict[str, float] = {}

@@ -25,6 +25,7 @@ from robossl.encoders.encoder import read_encoder
 from robossl.methods import METHODS
 from robossl.training.build import build_trainer
 from robossl.training.logging import open_sinks
+from robossl.training.optim import OptimConfig
 from robossl.training.pretrain import claimed, pretrain, restore
 from robossl.training.run_config import OnlineKnnConfig, RunConfig
 from robossl.training.trainer import Trainer
@@ -33,11 +34,16 @@ from robossl.views import Batch
 STEPS = 4
 RUN = "simclr"  # the method of the run that is stopped and resumed
 FAST = ("simclr", "byol", "dino")
+OPTIMIZERS = {
+    "byol": OptimConfig("lars", lr=0.5, decay="matrices"),
+    "dino": OptimConfig("adamw", lr=0.01, clip_over="tensor"),
+}
 
 
 def configured(name: str, store: Path, parallel: str, **train: object) -> RunConfig:
     config = config_for(name, store, parallel=parallel, steps=STEPS, checkpoint_every=2, **train)
-    return replace(config, optim=replace(config.optim, clip_grad_norm=0.5, lr=0.5))
+    optimizer = OPTIMIZERS.get(name, OptimConfig(lr=0.5))
+    return replace(config, optim=replace(optimizer, clip_grad_norm=0.5))
 
 
 def losses_of(config: RunConfig, ranks: Ranks, out: Path) -> None:
