@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel as DataParallel
 
 from robossl.augment.pipeline import Augment
 from robossl.common.ranks import Ranks
-from robossl.common.sharding import shard
 from robossl.data.clips import check_clips, moving_rows
 from robossl.data.loader import BatchLoader, ResidentFrames
 from robossl.data.mixture import FrameStore, Mixture
 from robossl.data.sampler import MixedSampler, Sampler, thin_rows
 from robossl.data.store import Store, open_store
-from robossl.encoders.encoder import Encoder, build_encoder, unused_weights
+from robossl.encoders.encoder import Encoder, build_encoder
 from robossl.errors import InputError, reason
 from robossl.measure.collapse import CollapseMonitor
 from robossl.methods.base import Method
-from robossl.methods.parts.batch_norm import convert_split_batchnorm, convert_sync_batchnorm
 from robossl.methods.parts.teacher import MovingAverageBank, Queue
 from robossl.training.adapt import adapt, describe_lengthening
 from robossl.training.compiling import check_compiler, compile_encoders
@@ -32,6 +28,7 @@ from robossl.training.method_checks import check_method, read_views
 from robossl.training.online_knn import OnlineKnn
 from robossl.training.optim import build_optimizer
 from robossl.training.pace import settle
+from robossl.training.parallel import place_batch_norm, shard_weights, shards, wrap_model
 from robossl.training.run_config import RunConfig, as_saved, load_saved
 from robossl.training.run_folder import RunFolder
 from robossl.training.run_paths import FILE
@@ -80,7 +77,7 @@ def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -
     method = method.to(ranks.device).to(memory_format=weight_format).train()
     mean, std = config.encoder.mean, config.encoder.std
     if shards(config, ranks):  # before the optimizer, because this makes new weights
-        shard(method, parts_to_shard(method), ranks)
+        shard_weights(method, ranks)
     optimizer = build_optimizer(config.optim, method, batch_size=config.train.batch_size)
     if config.train.compile:
         compile_encoders(method)
@@ -214,60 +211,6 @@ def build_loader(config: RunConfig, ranks: Ranks, stores: Sequence[Store], specs
         num_workers=data.num_workers,
         resident_rows=every if fits else None,
     )
-
-
-def place_batch_norm(method: Method, config: RunConfig, ranks: Ranks) -> Method:
-    """Convert the batch-norms of a method to the statistics that it needs, and return the method.
-
-    If the method has `batch_norm_groups`, the statistics are of groups of the batch. Otherwise, with several ranks and
-    `train.sync_batch_norm`, they are of the global batch. In all other cases nothing is converted.
-    """
-    groups = method.batch_norm_groups
-    if groups is None:
-        several = ranks.world_size > 1 and config.train.sync_batch_norm
-        return convert_sync_batchnorm(method) if several else method
-    if groups % ranks.world_size or config.train.batch_size % (groups * config.train.accumulate):
-        raise InputError(
-            f"{groups} groups of batch-norm do not divide over {ranks.world_size} ranks and batches of "
-            f"{config.train.batch_size // config.train.accumulate}; choose method.batch_norm_groups so that they do"
-        )
-    return convert_split_batchnorm(method, groups=groups // ranks.world_size)
-
-
-def wrap_model(method: Method, config: RunConfig, ranks: Ranks) -> nn.Module:
-    """Return the model that the training loop calls.
-
-    It is the method, wrapped to average gradients if there are several ranks and it is not sharded.
-    """
-    model: nn.Module = method
-    if ranks.world_size > 1 and not shards(config, ranks):
-        for encoder in [module for module in method.modules() if isinstance(module, Encoder)]:
-            for weight in unused_weights(encoder):
-                # No loss depends on these weights, so DDP would wait for their gradients forever.
-                weight.requires_grad_(False)
-        if "forward_sync_buffers" in inspect.signature(DataParallel.__init__).parameters:  # torch 2.15 and later
-            model = DataParallel(method, forward_sync_buffers=False)
-        else:
-            model = DataParallel(method, broadcast_buffers=False)
-    return model
-
-
-def shards(config: RunConfig, ranks: Ranks) -> bool:
-    """Return whether the weights are sharded over ranks (FSDP2). A single rank keeps whole weights."""
-    return config.train.parallel == "fsdp" and ranks.world_size > 1
-
-
-def parts_to_shard(method: Method) -> list[nn.Module]:
-    """Return the modules whose weights are gathered together: blocks of each encoder, then the rest of the encoder.
-
-    A block is a child of the backbone's lists of modules, such as a transformer block or a stage of a ResNet.
-    """
-    parts: list[nn.Module] = []
-    for encoder in [module for module in method.modules() if isinstance(module, Encoder)]:
-        lists = [child for child in encoder.backbone.children() if isinstance(child, nn.Sequential | nn.ModuleList)]
-        parts += [block for each in lists for block in each if any(True for _ in block.parameters())]
-        parts.append(encoder)
-    return parts
 
 
 def uses_channels_last(config: RunConfig, method: Method) -> bool:
