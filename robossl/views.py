@@ -5,7 +5,7 @@ A view is an augmented frame or clip. A method specifies the views that it wants
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from jaxtyping import Bool, Float, Int, UInt8
@@ -147,6 +147,11 @@ class RawBatch:
     index: Int[Tensor, " b"]  # store row of each sample's anchor (the drawn frame)
     clips: dict[ClipSpec, RawFrames]
     extra: dict[str, Tensor] = field(default_factory=dict)
+
+    def pin_memory(self) -> RawBatch:
+        """Return the batch with its pixels in pinned memory; torch's DataLoader calls this for a GPU."""
+        clips = {clip: replace(frames, pixels=frames.pixels.pin_memory()) for clip, frames in self.clips.items()}
+        return replace(self, clips=clips)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,8 +32,8 @@ def jitter_(x: Float[Tensor, "n 3 h w"], order: NDArray[np.int64], factors: NDAr
         order: (n, 4), number of the operation at each position: 0 brightness, 1 contrast, 2 saturation, 3 hue, -1 none.
         factors: (n, 4), factor of each operation, indexed by its number; the hue shift is a fraction of a full turn.
     """
-    mix, lift = (torch.from_numpy(table).to(x.device) for table in _affine(order, factors))
-    shifts = torch.from_numpy(hue_shifts(factors[:, HUE])).to(x.device)
+    mix, lift = (torch.from_numpy(table).to(x.device, non_blocking=True) for table in _affine(order, factors))
+    shifts = torch.from_numpy(hue_shifts(factors[:, HUE])).to(x.device, non_blocking=True)
     for start, stop in _runs(hue_place(order)):
         part = slice(start, stop)
         for place in range(order.shape[1]):
@@ -117,25 +117,25 @@ def turn_hue_(x: Float[Tensor, "n 3 h w"], shifts: Float[Tensor, "n 3 1 1"]) -> 
 
 def grayscale_(x: Float[Tensor, "n 3 h w"], rows: Int[Tensor, " m"]) -> None:
     """Turn the samples with these row numbers grey, in place."""
-    put_rows(x, rows, gray(x[rows.to(x.device)]).expand(-1, 3, -1, -1))
+    put_rows(x, rows, gray(x[rows.to(x.device, non_blocking=True)]).expand(-1, 3, -1, -1))
 
 
 def solarize_(x: Float[Tensor, "n 3 h w"], rows: Int[Tensor, " m"], *, threshold: float) -> None:
     """Invert the values at or above a threshold (in 0 to 1) in the samples with these row numbers, in place."""
-    chosen = x[rows.to(x.device)]
+    chosen = x[rows.to(x.device, non_blocking=True)]
     put_rows(x, rows, torch.where(chosen >= 255 * threshold, 255 - chosen, chosen))
 
 
 def gray(x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 1 h w"]:
     """Return the luma of each pixel, which is a weighted sum of red, green and blue."""
-    weights = torch.from_numpy(_LUMA).to(x.device).expand(len(x), 1, 3)
+    weights = torch.from_numpy(_LUMA).to(x.device, non_blocking=True).expand(len(x), 1, 3)
     return torch.bmm(weights, x.flatten(2)).view(-1, 1, *x.shape[2:])
 
 
 def put_rows(x: Float[Tensor, "n ..."], rows: Int[Tensor, " m"], values: Float[Tensor, "m ..."]) -> None:
     """Assign `x[rows] = values`; the row numbers are on the CPU."""
     if x.device.type != "cpu":
-        x.index_copy_(0, rows.to(x.device), values)
+        x.index_copy_(0, rows.to(x.device, non_blocking=True), values)
         return
     # On a CPU this loop is three times as fast as index_copy_.
     for row, value in zip(rows.tolist(), values, strict=True):

@@ -33,15 +33,15 @@ def official_jitter_(
             rows = np.flatnonzero(order[:, place] == operation)
             if len(rows):
                 chosen, own = torch.from_numpy(rows), factors[rows, operation]
-                part = _apply_operation(x[chosen.to(x.device)], operation, own, additive=additive)
+                part = _apply_operation(x[chosen.to(x.device, non_blocking=True)], operation, own, additive=additive)
                 put_rows(x, chosen, part.clamp_(0, 255))
 
 
 def _apply_operation(part: Tensor, operation: int, factors: NDArray[np.float32], *, additive: bool) -> Tensor:
     if operation == HUE:
-        turn_hue_(part, torch.from_numpy(hue_shifts(factors)).to(part.device))
+        turn_hue_(part, torch.from_numpy(hue_shifts(factors)).to(part.device, non_blocking=True))
         return part
-    factor = torch.from_numpy(factors).to(part.device).view(-1, 1, 1, 1)
+    factor = torch.from_numpy(factors).to(part.device, non_blocking=True).view(-1, 1, 1, 1)
     if operation == BRIGHTNESS:
         return part + 255 * (factor - 1) if additive else part * factor
     if operation == CONTRAST:

@@ -116,7 +116,7 @@ def apply(
     return View(
         pixels=pixels if spec.clip.num_frames == 0 else pixels.reshape(b, t, *pixels.shape[1:]),
         box=None if spec.rotation_degrees or spec.turn_p else seen["box"],
-        source_hw=frames.source_hw.to(device),
+        source_hw=frames.source_hw.to(device, non_blocking=True),
         params={name: seen[name] for name in params},
         time_seconds=seen["time"],
         valid=seen["valid"] > 0,
@@ -129,7 +129,8 @@ def _fill(
 ) -> None:
     """Augment all frames, chunk by chunk, and write the results into `pixels`."""
     device = pixels.device
-    centre, spread = (255 * torch.tensor(values, device=device).view(3, 1, 1) for values in (mean, std))
+    # Copies to the GPU are `non_blocking` everywhere in this room: the others wait until the GPU has nothing to do.
+    centre, spread = (255 * torch.tensor(values).to(device, non_blocking=True).view(3, 1, 1) for values in (mean, std))
 
     def make(rows: NDArray[np.int64]) -> None:
         own = {name: value[rows] for name, value in draws.items()}
@@ -148,12 +149,18 @@ def _crop(frames: Tensor, rows: Tensor, own: Draws, spec: ViewSpec) -> Tensor:
     device = frames.device
     if spec.rotation_degrees:
         degrees, source_hw = (torch.from_numpy(own[name]) for name in ("angle", "source_hw"))
-        frames, rows = rotate(frames[rows.to(device)], degrees, source_hw), torch.arange(len(rows))
+        frames, rows = rotate(frames[rows.to(device, non_blocking=True)], degrees, source_hw), torch.arange(len(rows))
     crop, flip = (torch.from_numpy(own[name]) for name in ("crop", "flip"))
     if device.type == "cpu":
         return crop_each(frames, rows, crop, flip, size=spec.size, interpolation=spec.interpolation)
-    chosen = frames[rows.to(device)]
-    return crop_matrix(chosen, crop.to(device), flip.to(device), size=spec.size, interpolation=spec.interpolation)
+    chosen = frames[rows.to(device, non_blocking=True)]
+    return crop_matrix(
+        chosen,
+        crop.to(device, non_blocking=True),
+        flip.to(device, non_blocking=True),
+        size=spec.size,
+        interpolation=spec.interpolation,
+    )
 
 
 def _turn(x: Tensor, turns: NDArray[np.float32]) -> None:
@@ -161,7 +168,7 @@ def _turn(x: Tensor, turns: NDArray[np.float32]) -> None:
     for quarters in (1, 2, 3):
         rows = torch.from_numpy((turns == quarters).nonzero()[0])
         if len(rows):
-            put_rows(x, rows, x[rows.to(x.device)].rot90(quarters, (-2, -1)))
+            put_rows(x, rows, x[rows.to(x.device, non_blocking=True)].rot90(quarters, (-2, -1)))
 
 
 def _photometric(x: Tensor, own: Draws, spec: ViewSpec) -> Tensor:
@@ -175,8 +182,8 @@ def _photometric(x: Tensor, own: Draws, spec: ViewSpec) -> Tensor:
     if len(gray):
         grayscale_(x, gray)
     if len(blurred):
-        sigma = torch.from_numpy(own["sigma"])[blurred].to(x.device)
-        put_rows(x, blurred, _blur(x[blurred.to(x.device)], sigma, spec))
+        sigma = torch.from_numpy(own["sigma"])[blurred].to(x.device, non_blocking=True)
+        put_rows(x, blurred, _blur(x[blurred.to(x.device, non_blocking=True)], sigma, spec))
     if len(solarized):
         solarize_(x, solarized, threshold=spec.solarize_threshold)
     return x

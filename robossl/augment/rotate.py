@@ -22,12 +22,12 @@ def rotate(
         Frames of the same size in channels-last memory; the padding has no defined content.
     """
     height, width = frames.shape[-2:]
-    source = source_hw.to(frames.device, torch.float32)[:, :, None, None]
+    source = source_hw.to(frames.device, torch.float32, non_blocking=True)[:, :, None, None]
     y = torch.arange(height, device=frames.device)[:, None].expand(height, width)
     x = torch.arange(width, device=frames.device).expand(height, width)
     inside = (y < source[:, 0]) & (x < source[:, 1])
     dy, dx = y - (source[:, 0] - 1) / 2, x - (source[:, 1] - 1) / 2
-    radians = torch.deg2rad(degrees.to(frames.device))[:, None, None]
+    radians = torch.deg2rad(degrees.to(frames.device, non_blocking=True))[:, None, None]
     from_x = torch.cos(radians) * dx - torch.sin(radians) * dy + source[:, 1] / 2
     from_y = torch.sin(radians) * dx + torch.cos(radians) * dy + source[:, 0] / 2
     grid = torch.stack([2 * from_x / width - 1, 2 * from_y / height - 1], -1)

@@ -5,6 +5,7 @@ Frames are decoded in worker processes, or once into the memory of the training 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -22,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from robossl.data.mixture import FrameStore
 from robossl.data.sampler import ClipRows, MixedSampler, Sampler
+from robossl.data.transfer import CudaCopyStream, transfer
 from robossl.data.worker import start_worker
 from robossl.views import ClipSpec, RawBatch, RawFrames
 
@@ -52,9 +54,16 @@ class BatchLoader:
 
         Closing the generator ends the workers.
         """
-        if self.resident_rows is not None or self.num_workers == 0:
+        if self.resident_rows is not None:
             return (self.batch(step) for step in range(start, stop))
-        return self._from_workers(start, stop)
+        read = self._from_workers(start, stop) if self.num_workers else (self.batch(s) for s in range(start, stop))
+        return self._onto_gpu(read) if self.device.type == "cuda" else read
+
+    def _onto_gpu(self, batches: Generator[RawBatch, None, None]) -> Generator[RawBatch, None, None]:
+        stream = CudaCopyStream(self.device)
+        with contextlib.closing(batches):
+            for raw in batches:
+                yield transfer(raw, self.device, stream)
 
     def _from_workers(self, start: int, stop: int) -> Generator[RawBatch, None, None]:
         loader: DataLoader[RawBatch] = DataLoader(
@@ -63,6 +72,8 @@ class BatchLoader:
             sampler=range(start, stop),
             num_workers=self.num_workers,
             prefetch_factor=3,
+            # A thread pins the batches of the workers (`RawBatch.pin_memory`).
+            pin_memory=self.device.type == "cuda",
             # Forking is unsafe once torch has threads.
             multiprocessing_context="forkserver",
             worker_init_fn=_start_worker,

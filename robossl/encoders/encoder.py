@@ -158,8 +158,9 @@ class _ResizeByMatrix(TorchFunctionMode):
         if func is not F.interpolate or kwargs.get("mode") != "bicubic" or not kwargs.get("antialias"):
             return func(*args, **kwargs)
         (height, width), positions = kwargs["size"], args[0]
-        rows = self.matrix(positions.shape[-2], height).to(positions)
-        columns = self.matrix(positions.shape[-1], width).to(positions)
+        with positions.device:  # a matrix that is made on the CPU would be copied, and the program would wait for that
+            rows = self.matrix(positions.shape[-2], height).to(positions)
+            columns = self.matrix(positions.shape[-1], width).to(positions)
         with torch.autocast(positions.device.type, enabled=False):
             return rows @ positions @ columns.T
 
@@ -251,13 +252,18 @@ def unused_weights(encoder: Encoder) -> list[nn.Parameter]:
     return [weight for weight, gradient in zip(weights, gradients, strict=True) if gradient is None]
 
 
-def save_encoder(encoder: Encoder, folder: Path, *, extra: dict[str, Any]) -> None:
+def save_encoder(
+    encoder: Encoder, folder: Path, *, extra: dict[str, Any], state: dict[str, Tensor] | None = None
+) -> None:
     """Write an encoder folder: weights, and `encoder.json` with config, digest and `extra` (a training record).
+
+    The weights are `state`, or by default those of the encoder's backbone.
 
     Raises:
         ResourceError: the disk is full or cannot be written to; an existing encoder is left as it was.
     """
-    state = {name: value.cpu().contiguous() for name, value in encoder.backbone.state_dict().items()}
+    held = encoder.backbone.state_dict() if state is None else state
+    state = {name: value.cpu().contiguous() for name, value in held.items()}
     about = {
         "schema": SCHEMA,
         "config": dataclasses.asdict(encoder.config),

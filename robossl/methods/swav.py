@@ -22,7 +22,7 @@ from robossl.methods.base import Loss, Method
 from robossl.methods.parts.heads import mlp
 from robossl.methods.parts.losses import full_precision
 from robossl.methods.parts.multicrop import pooled_crops
-from robossl.methods.parts.teacher import Queue
+from robossl.methods.parts.teacher import HostCounts, Queue
 from robossl.views import Batch, ViewSpec
 
 GLOBAL = ViewSpec(  # appendix A: SimCLR's colours
@@ -71,7 +71,7 @@ class SwAVConfig:
         return SwAV(encoder, self)
 
 
-class SwAV(Method):
+class SwAV(HostCounts, Method):
     """Cross-entropy between the codes (soft cluster assignments) of two crops and the predictions from other crops."""
 
     num_queued: Tensor
@@ -129,7 +129,7 @@ class SwAV(Method):
         """Return the codes (soft cluster assignments) of the first two crops; full queues help to balance them."""
         config, found = self.config, []
         queues = [queue for queue in self.queues if isinstance(queue, Queue)]
-        full = bool(queues) and int(self.num_queued) >= config.queue_size
+        full = bool(queues) and self.count("num_queued") >= config.queue_size
         for i, own in enumerate(scores):
             # All ranks hold the same queue, so each rank takes a different part of the rows.
             queued = [self._scores(queues[i].rows[rank() :: world_size()].to(own.dtype))] if full else []
@@ -143,7 +143,7 @@ class SwAV(Method):
             for queue, own in zip(self.queues, rows["features"].unbind(1), strict=True):
                 assert isinstance(queue, Queue)
                 queue.push(own)
-            self.num_queued += world_size() * len(rows["features"])
+            self.add_count("num_queued", world_size() * len(rows["features"]))
 
     def after_backward(self) -> None:
         """Drop the gradient of the prototypes while they are frozen."""

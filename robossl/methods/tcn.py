@@ -143,7 +143,8 @@ class TCN(Method):
         Each clip gives two pairs: its near frame is the positive p of its anchor frame a, and the reverse.
         """
         pool = pool_frames(z, view.time_seconds, torch.cat([view.valid[:, :2], has_far[:, None]], 1))
-        pairs = pool.own[:, [0, 1]].flatten(), pool.own[:, [1, 0]].flatten()
+        both = pool.own[:, :2]
+        pairs = both.flatten(), both.flip(1).flatten()
         distance = _squared_distances(pool.z[pairs[0]], pool.z)
         positive = distance.gather(1, pairs[1][:, None]).squeeze(1)
         negative = self._negatives(pool, pairs[0])

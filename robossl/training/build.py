@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel as DataParallel
 
 from robossl.augment.pipeline import Augment
 from robossl.common.ranks import Ranks
@@ -18,18 +16,19 @@ from robossl.data.loader import BatchLoader, ResidentFrames
 from robossl.data.mixture import FrameStore, Mixture
 from robossl.data.sampler import MixedSampler, Sampler, thin_rows
 from robossl.data.store import Store, open_store
-from robossl.encoders.encoder import build_encoder, unused_weights
+from robossl.encoders.encoder import build_encoder
 from robossl.errors import InputError
 from robossl.measure.collapse import CollapseMonitor
-from robossl.methods.base import Method, encoders_of
-from robossl.methods.parts.batch_norm import convert_split_batchnorm, convert_sync_batchnorm
+from robossl.methods.base import Method
 from robossl.methods.parts.teacher import MovingAverageBank, Queue
 from robossl.training.adapt import adapt, describe_lengthening
+from robossl.training.compiling import check_compiler, compile_encoders
 from robossl.training.logging import check_sinks
 from robossl.training.method_checks import check_method, read_views
 from robossl.training.online_knn import OnlineKnn
 from robossl.training.optim import build_optimizer
 from robossl.training.pace import settle
+from robossl.training.parallel import place_batch_norm, shard_weights, shards, wrap_model
 from robossl.training.run_config import RunConfig, as_saved, load_saved
 from robossl.training.run_folder import RunFolder
 from robossl.training.run_paths import FILE
@@ -45,6 +44,7 @@ def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -
     Random initial weights depend only on the seed.
     """
     check_batch(config, ranks)
+    check_compile(config, ranks)
     torch.use_deterministic_algorithms(True)
     # Filling uninitialised memory would take 3 % of a step's time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -77,8 +77,14 @@ def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -
 
     method = place_batch_norm(method, config, ranks)
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    method = method.to(ranks.device).to(memory_format=memory_format).train()
+    # Sharded weights are contiguous. Convolutions then follow the memory format of their input.
+    weight_format = torch.contiguous_format if shards(config, ranks) else memory_format
+    method = method.to(ranks.device).to(memory_format=weight_format).train()
+    if shards(config, ranks):  # before the optimizer, because this makes new weights
+        shard_weights(method, ranks)
     optimizer = build_optimizer(config.optim, method, batch_size=config.train.batch_size)
+    if config.train.compile:
+        compile_encoders(method)
     return Trainer(
         config=config,
         ranks=ranks,
@@ -123,6 +129,14 @@ def augment_for(
         device=ranks.device,
         memory_format=memory_format,
     )
+
+
+def check_compile(config: RunConfig, ranks: Ranks) -> None:
+    """Refuse to compile sharded encoders, or without a compiler."""
+    if config.train.compile and config.train.parallel == "fsdp":
+        raise InputError("train.compile does not go with train.parallel fsdp; choose ddp, or leave out --train.compile")
+    if config.train.compile and ranks.device.type == "cpu":
+        check_compiler()
 
 
 def check_memories(method: Method, config: RunConfig, loader: BatchLoader) -> None:
@@ -187,44 +201,6 @@ def build_loader(config: RunConfig, ranks: Ranks, stores: Sequence[Store], specs
         num_workers=data.num_workers,
         resident_rows=every if fits else None,
     )
-
-
-def place_batch_norm(method: Method, config: RunConfig, ranks: Ranks) -> Method:
-    """Convert the batch-norms of a method to the statistics that it needs, and return the method.
-
-    If the method has `batch_norm_groups`, the statistics are of groups of the batch. Otherwise, with several ranks and
-    `train.sync_batch_norm`, they are of the global batch. In all other cases nothing is converted.
-    """
-    groups = method.batch_norm_groups
-    if groups is None:
-        several = ranks.world_size > 1 and config.train.sync_batch_norm
-        return convert_sync_batchnorm(method) if several else method
-    if groups % ranks.world_size or config.train.batch_size % (groups * config.train.accumulate):
-        raise InputError(
-            f"{groups} groups of batch-norm do not divide over {ranks.world_size} ranks and batches of "
-            f"{config.train.batch_size // config.train.accumulate}; choose method.batch_norm_groups so that they do"
-        )
-    return convert_split_batchnorm(method, groups=groups // ranks.world_size)
-
-
-def wrap_model(method: Method, config: RunConfig, ranks: Ranks) -> nn.Module:
-    """Return the model that the training loop calls.
-
-    It is the method, wrapped to average gradients if there are several ranks, and compiled if configured.
-    """
-    model: nn.Module = method
-    if ranks.world_size > 1:
-        for encoder in encoders_of(method):
-            for weight in unused_weights(encoder):
-                # No loss depends on these weights, so DDP would wait for their gradients forever.
-                weight.requires_grad_(False)
-        if "forward_sync_buffers" in inspect.signature(DataParallel.__init__).parameters:  # torch 2.15 and later
-            model = DataParallel(method, forward_sync_buffers=False)
-        else:
-            model = DataParallel(method, broadcast_buffers=False)
-    if config.train.compile:
-        model.compile()
-    return model
 
 
 def uses_channels_last(config: RunConfig, method: Method) -> bool:

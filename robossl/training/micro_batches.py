@@ -6,13 +6,14 @@ The method's memory is, for example, a queue of keys.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel as DataParallel
 
+from robossl.common.sharding import is_sharded, own_part, sync_gradients
 from robossl.methods.base import Loss, Method
 from robossl.methods.parts.momentum_keys import has_batch_norm
 from robossl.training.method_checks import check_loss
@@ -36,7 +37,7 @@ def accumulate(
 
     Args:
         method: the method whose memory is updated.
-        model: the same method, compiled and wrapped for several ranks.
+        model: the same method, wrapped or sharded for several ranks.
         parts: the micro-batches.
         forward: function that makes the context manager of each forward pass, such as autocast.
 
@@ -46,8 +47,7 @@ def accumulate(
     losses: list[Loss] = []
     with method.one_step() if len(parts) > 1 else contextlib.nullcontext():
         for number, part in enumerate(parts, start=1):
-            waits = isinstance(model, DataParallel) and number < len(parts)
-            with model.no_sync() if waits else contextlib.nullcontext():  # type: ignore[operator]
+            with _adding_up(model) if number < len(parts) else contextlib.nullcontext():
                 with forward():
                     loss = check_loss(model(part), method)
                 value = loss.value / len(parts) if loss.weight is None or len(parts) == 1 else loss.value * loss.weight
@@ -57,9 +57,25 @@ def accumulate(
         return losses[0]
     weights = _weights(losses)
     if losses[0].weight is not None:
-        gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
+        gradients = [own_part(weight.grad) for weight in model.parameters() if weight.grad is not None]
         torch._foreach_div_(gradients, weights.sum())
     return mean_loss(losses, weights)
+
+
+@contextlib.contextmanager
+def _adding_up(model: nn.Module) -> Iterator[None]:
+    """Let the ranks add up their own gradients in a `with` block, without averaging them over ranks."""
+    if isinstance(model, DataParallel):
+        with model.no_sync():
+            yield
+    elif is_sharded(model):
+        sync_gradients(model, now=False)
+        try:
+            yield
+        finally:
+            sync_gradients(model, now=True)
+    else:
+        yield
 
 
 def mean_loss(losses: list[Loss], weights: Tensor) -> Loss:
@@ -76,7 +92,7 @@ def _weights(losses: list[Loss]) -> Tensor:
     """Return the weights of the micro-batches, the same on all ranks. If all weights are 0, return ones."""
     value = losses[0].value.detach()
     weights = torch.stack([value.new_ones(()) if loss.weight is None else loss.weight.to(value) for loss in losses])
-    return weights if weights.any() else torch.ones_like(weights)
+    return torch.where(weights.any(), weights, torch.ones_like(weights))
 
 
 def describe_parts(method: Method, *, batch_size: int, parts: int) -> str:

@@ -13,6 +13,7 @@ from robossl.encoders.encoder import Encoder
 from robossl.measure.knn import weighted_knn
 from robossl.measure.metrics import balanced_accuracy
 from robossl.measure.store_rows import spread_rows
+from robossl.training.compiling import uncompiled
 from robossl.training.run_config import OnlineKnnConfig
 
 CHUNK = 128  # frames embedded at a time
@@ -70,7 +71,8 @@ class OnlineKnn:
         """Embed the frames of both splits; return the accuracy as a dict with the metric's name."""
         was_training = encoder.training
         encoder.eval()
-        train, test = self._embed(encoder, self.train_rows), self._embed(encoder, self.test_rows)
+        with uncompiled(encoder):  # compiling for these batches would take minutes
+            train, test = self._embed(encoder, self.train_rows), self._embed(encoder, self.test_rows)
         encoder.train(was_training)
         scores = weighted_knn(train, self.train_labels, test)
         accuracy = balanced_accuracy(self.test_labels, scores.argmax(axis=1))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from robossl.common.checks import check_positive, check_range
+from robossl.common.sharding import is_sharded
 from robossl.encoders.layers import layer_numbers
 from robossl.errors import InputError
 from robossl.methods.base import Method, encoders_of
@@ -138,11 +139,12 @@ def build_optimizer(config: OptimConfig, method: Method, *, batch_size: int) -> 
     """
     lr = peak_lr(config, batch_size=batch_size)
     groups = _param_groups(config, method)
+    fused = not is_sharded(method)  # torch has no fused SGD for sharded weights
     match config.name:
         case "sgd":
-            return torch.optim.SGD(groups, lr=lr, momentum=config.momentum, fused=True)
+            return torch.optim.SGD(groups, lr=lr, momentum=config.momentum, fused=fused)
         case "adamw":
-            return torch.optim.AdamW(groups, lr=lr, betas=config.betas, fused=True)
+            return torch.optim.AdamW(groups, lr=lr, betas=config.betas, fused=fused)
         case "lars":
             return Lars(
                 groups,

@@ -79,10 +79,12 @@ class TrainConfig:
     # CPU threads of each rank. None: the fastest number, measured when the run starts. 0: torch's default.
     threads: int | None = None
     channels_last: bool | None = None  # whether to use torch's channels_last format; None: only if convolutional
-    compile: bool = False
+    compile: bool = False  # whether to compile the encoders (torch.compile), which takes a minute or more at the start
     # Share of the steps, from the first step on, that use smaller views, which take less time; 0: none.
     small_views_share: float = 0.0
     small_views_scale: float = 0.667  # size of the smaller views as a fraction of the full size
+    # How several ranks train together. fsdp: every rank keeps a part of the weights and of the optimizer state.
+    parallel: Literal["ddp", "fsdp"] = "ddp"
     sync_batch_norm: bool = True
     checkpoint_every: int = 500
     keep_checkpoints: int = 2

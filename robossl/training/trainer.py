@@ -22,6 +22,7 @@ from robossl.augment.pipeline import Augment
 from robossl.common.config import as_plain, config_hash
 from robossl.common.progress import Progress
 from robossl.common.ranks import Ranks, all_reduce_mean, any_rank, barrier, gather
+from robossl.common.sharding import is_sharded, own_part, whole
 from robossl.data.loader import BatchLoader
 from robossl.data.store import Store
 from robossl.encoders.cards import data_before
@@ -31,6 +32,7 @@ from robossl.measure.collapse import CollapseMonitor
 from robossl.methods.base import Loss, Method
 from robossl.methods.parts.batch_norm import raise_small_batch
 from robossl.training.checkpoint import checkpoints, save_checkpoint
+from robossl.training.compiling import describe_compiling
 from robossl.training.logging import Sink, describe_step
 from robossl.training.method_checks import check_gradient
 from robossl.training.micro_batches import accumulate, split
@@ -51,7 +53,7 @@ class Trainer:
     folder: RunFolder
     stores: list[Store]  # stores of the training frames; online kNN uses the first store
     method: Method
-    model: nn.Module  # the method, compiled if configured, and wrapped if there are several ranks
+    model: nn.Module  # the method, wrapped or sharded if there are several ranks
     optimizer: torch.optim.Optimizer
     loader: BatchLoader
     augment: Augment
@@ -76,7 +78,10 @@ class Trainer:
         with stop_signals() as signals, contextlib.closing(self.loader.batches(start=start, stop=steps)) as batches:
             for step, raw in enumerate(batches, start=start):
                 lr = set_rates(self.optimizer, self.config.optim, step=step, steps=steps, batch_size=config.batch_size)
+                began = time.perf_counter()
                 loss = self.step(step, self.augment_at(step)(raw))
+                if step == start and config.compile:
+                    progress.say(describe_compiling(time.perf_counter() - began))
                 if step == max(start, self.config.optim.warm_head_steps):
                     check_gradient(self.method)
                 done, is_last = step + 1, step + 1 == steps
@@ -158,7 +163,12 @@ class Trainer:
             values, warning = self.collapse.check(tuple(gather(out) for out in loss.outputs))
             if warning:
                 progress.say(f"step {done}: {warning}")
-        if self.knn and self.ranks.is_main and (done % self.knn.config.every == 0 or done == self.config.train.steps):
+        # A sharded encoder needs all ranks, which then find the same.
+        if (
+            self.knn
+            and (self.ranks.is_main or is_sharded(self.method))
+            and (done % self.knn.config.every == 0 or done == self.config.train.steps)
+        ):
             values |= (scored := self.knn(self.method.encoder))
             progress.say(f"step {done}: {self.knn.describe(scored)}")
         return values
@@ -171,7 +181,8 @@ class Trainer:
         """
         slots = (value for slots in self.optimizer.state.values() for value in slots.values())
         held = [loss.value.detach(), *self.method.state_dict().values(), *slots]
-        finite = [value.isfinite().all() for value in held if isinstance(value, Tensor) and value.is_floating_point()]
+        parts = [own_part(value) for value in held if isinstance(value, Tensor) and value.is_floating_point()]
+        finite = [part.isfinite().all() for part in parts]
         if any_rank(not all(ok.item() for ok in finite)):
             raise self._diverged(f"the loss or the weights are not finite at step {done}, which is not saved")
 
@@ -182,7 +193,7 @@ class Trainer:
 
     def save(self, done: int) -> None:
         """Write a checkpoint and the encoder; only the main rank writes."""
-        if self.ranks.is_main:
+        if self.ranks.is_main or is_sharded(self.method):
             save_checkpoint(
                 self.folder.checkpoints,
                 step=done,
@@ -194,6 +205,7 @@ class Trainer:
                     "frames": self.frames_hashes(),
                 },
                 keep=self.config.train.keep_checkpoints,
+                is_main=self.ranks.is_main,
             )
         self.write_encoder(done)
 
@@ -204,6 +216,7 @@ class Trainer:
 
     def write_encoder(self, done: int) -> None:
         """Write the encoder and its provenance (method, step, data); the main rank writes, the other ranks wait."""
+        state = {name: whole(value) for name, value in self.method.encoder.backbone.state_dict().items()}
         if self.ranks.is_main:
             before, start_recorded = data_before(self.config.encoder.init)
             seen = [self.stores[number] for number in self.loader.sampler.drawn_from]
@@ -216,7 +229,7 @@ class Trainer:
                 "data": [*(store for store in before if store not in own), *own],
                 "start_recorded": start_recorded,
             }
-            save_encoder(self.method.encoder, self.folder.path / "encoder", extra=about)
+            save_encoder(self.method.encoder, self.folder.path / "encoder", extra=about, state=state)
         barrier()
 
 

@@ -49,7 +49,8 @@ class TransformerContext(nn.Module):
         """Return the output at each frame."""
         t = x.shape[1]
         later = torch.ones(t, t, dtype=torch.bool, device=x.device).triu(1)
-        out: Tensor = self.layers(self.embed(x) + self.position[:t], mask=later)
+        # Without `is_causal`, torch looks whether the mask is causal, and a GPU would have to be waited for.
+        out: Tensor = self.layers(self.embed(x) + self.position[:t], mask=later, is_causal=True)
         return full_precision(out)
 
 

@@ -119,4 +119,5 @@ def centre_bin(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c"]:
 
 
 def _corners(box: Tensor, source_hw: Tensor) -> Tensor:
-    return box * source_hw[:, [1, 0, 1, 0]]
+    # A list of columns as an index would be copied to the GPU, and the program would wait for that.
+    return box * source_hw.flip(1).repeat(1, 2)

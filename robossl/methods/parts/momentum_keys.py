@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from robossl.common import ranks
 from robossl.encoders.encoder import Encoder
 from robossl.methods.parts.losses import unit
-from robossl.methods.parts.teacher import Ema
+from robossl.methods.parts.teacher import Ema, HostCounts
 
 
 def has_batch_norm(module: nn.Module) -> bool:
@@ -24,7 +24,7 @@ def has_batch_norm(module: nn.Module) -> bool:
     return any(isinstance(each, _BatchNorm) for each in module.modules())
 
 
-class MomentumKeys(Ema):
+class MomentumKeys(Ema, HostCounts):
     """Moving-average copies of an encoder and its head. They compute keys, which are vectors of norm 1.
 
     Args:
@@ -53,7 +53,7 @@ class MomentumKeys(Ema):
         if not self.shuffled:
             return unit(head(encoder(pixels).pooled))
         b, first = len(pixels), ranks.rank() * len(pixels)
-        order = self._permutation(b * ranks.world_size(), number).to(pixels.device)
+        order = self._permutation(b * ranks.world_size(), number).to(pixels.device, non_blocking=True)
         shuffled = ranks.gather(pixels)[order[first : first + b]]
         keys = ranks.gather(unit(head(encoder(shuffled).pooled)))
         return keys[order.argsort()[first : first + b]]
@@ -61,11 +61,11 @@ class MomentumKeys(Ema):
     def next_shuffle(self, num_views: int = 1) -> None:
         """Make the next step draw new shuffles; `num_views` is the number of views of this step."""
         if self.shuffled:
-            self.draws.add_(num_views)
+            self.add_count("draws", num_views)
 
     def _permutation(self, n: int, number: int) -> Int[Tensor, " n"]:
         """Draw a permutation of `n` samples for view `number`.
 
         All ranks and all micro-batches of a step get the same permutation, also after a resume.
         """
-        return torch.randperm(n, generator=torch.Generator().manual_seed(int(self.draws) + number))
+        return torch.randperm(n, generator=torch.Generator().manual_seed(self.count("draws") + number))

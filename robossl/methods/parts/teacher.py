@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -21,6 +22,29 @@ def check_momentum(momentum: float, *, paper: float) -> None:
     """
     if not 0 <= momentum <= 1:
         raise InputError(f"momentum must lie in 0 to 1, got {momentum}; the paper has {paper}")
+
+
+class HostCounts(nn.Module):
+    """Keeps counts, which are buffers, on the host too, so that the program does not wait for a GPU to read one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._known: dict[str, int] = {}
+
+    def count(self, name: str) -> int:
+        """Return the count in the buffer `name`. The first call, and the first after a load, waits for the GPU."""
+        if name not in self._known:
+            self._known[name] = int(getattr(self, name))
+        return self._known[name]
+
+    def add_count(self, name: str, number: int) -> None:
+        """Add a number to the count in the buffer `name`."""
+        self._known[name] = self.count(name) + number
+        getattr(self, name).add_(number)
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        self._known.clear()
+        super()._load_from_state_dict(*args)
 
 
 class Ema(nn.Module):
@@ -146,9 +170,10 @@ class MovingAverageBank(nn.Module):
         """Return the samples' averages updated with the outputs `z`, but do not store them; gradients flow to `z`.
 
         Raises:
-            InputError: the bank has no row for an index.
+            InputError: the bank has no row for an index; this is checked on a CPU only.
         """
-        self.check_sample(int(index.max()))
+        if index.device.type == "cpu":  # on a GPU, the program would wait for it; a run checks this before it starts
+            self.check_sample(int(index.max()))
         mixed = self.momentum * self.average[index] + (1 - self.momentum) * z
         return torch.where(self.visited[index].unsqueeze(1), mixed, z.to(mixed.dtype))
 

@@ -250,6 +250,7 @@ def draw_other_clips(
 ) -> tuple[Float[Tensor, "b m t d"], Bool[Tensor, "b m"]]:
     """Return `m` other clips of the global batch for each clip (see `cyclic_shifts`), and whether these are valid."""
     everyone, counted = ranks.gather(z), ranks.gather(valid.to(torch.uint8)).bool()
-    own = torch.arange(len(z)) + ranks.rank() * len(z)
-    at = (own[:, None] + cyclic_shifts(len(everyone), count=count, step=step)) % len(everyone)
-    return everyone[at.to(z.device)], counted[at.to(z.device)]
+    own = torch.arange(len(z), device=z.device) + ranks.rank() * len(z)
+    shifts = cyclic_shifts(len(everyone), count=count, step=step).to(z.device, non_blocking=True)
+    at = (own[:, None] + shifts) % len(everyone)
+    return everyone[at], counted[at]
