@@ -60,8 +60,8 @@ def shards(config: RunConfig, ranks: Ranks) -> bool:
 def shard_weights(method: Method, ranks: Ranks) -> None:
     """Shard the weights of a method over ranks, in place.
 
-    The weights of a block of an encoder are gathered when it runs. So are those of the rest of the encoder, and those of
-    the rest of the method. Blocks are the members of the backbone's lists: transformer blocks, residual blocks.
+    The weights of a block of an encoder are gathered when it runs, and then freed. So are those of the rest of the
+    encoder, and of the rest of the method. Blocks are the members of the backbone's lists of modules.
     """
     parts: list[nn.Module] = []
     for encoder in [module for module in method.modules() if isinstance(module, Encoder)]:
