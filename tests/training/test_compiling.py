@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs_kit import assert_same_run, config_for, read
+from runs_kit import assert_same_run, config_for, read, weights
 
 from robossl.errors import InputError
 from robossl.methods import METHODS
@@ -23,13 +23,20 @@ TOLERANCE = 1e-3  # relative, of the loss in fp32 after five steps; the first st
 
 def configured(name: str, store: Path, *, compile: bool) -> RunConfig:
     config = config_for(name, store, compile=compile, steps=STEPS, checkpoint_every=2)
-    # A high learning rate would multiply rounding errors.
+    # Rounding errors grow from step to step, with this learning rate slowly. Barlow Twins on eight frames is the worst.
     return replace(
         config,
-        optim=replace(config.optim, lr=0.005),
+        optim=replace(config.optim, lr=0.0002),
         encoder=replace(config.encoder, zero_init_last=False),
         knn=OnlineKnnConfig("scene", every=STEPS, frames_per_episode=1),
     )
+
+
+def change_between(run: Path, other: Path, *, before: int = STEPS) -> float:
+    """The norm of the difference between the last weights of a run and the weights of another at step `before`."""
+    one, two = weights(run, STEPS), weights(other, before)
+    gaps = [one[name].double() - two[name].double() for name in one if name in two and ".running_" not in name]
+    return float(torch.stack([gap.norm() for gap in gaps]).norm())
 
 
 def test_without_a_compiler_one_line_says_what_to_do(
@@ -66,6 +73,7 @@ def test_losses_are_those_of_eager_encoders_and_a_resumed_run_is_exact(
     straight = pretrain(config, out=tmp_path / "straight").path
     one, other = ([json.loads(line)["loss"] for line in read(run)] for run in (eager, straight))
     assert other == pytest.approx(one, rel=TOLERANCE, abs=TOLERANCE)
+    assert change_between(straight, eager) < 0.03 * change_between(eager, eager, before=2)
     assert "compiled: the first step took" in (straight / "log.txt").read_text()
     assert not torch._dynamo.utils.counters["graph_break"]
 
