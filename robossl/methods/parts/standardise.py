@@ -107,7 +107,7 @@ def equal_variances(covariance: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
         root = (between**2 - low * high) ** 0.5  # low is at most 0, and high above it
         tangent = -low / (between + (root if between >= 0 else -root)) if low else 0.0
         cosine = (1 + tangent**2) ** -0.5
-        turn = torch.tensor([[cosine, tangent * cosine], [-tangent * cosine, cosine]]).to(rows)
+        turn = rows.new_tensor([[cosine, tangent * cosine], [-tangent * cosine, cosine]])
         rows[[i, j]] = turn @ rows[[i, j]]
         rows[:, [i, j]] = rows[:, [i, j]] @ turn.T
     return rows[:, dim:]
