@@ -123,7 +123,8 @@ def check_views(method: Method, stores: Sequence[Store], specs: tuple[ViewSpec, 
     if size > largest:
         raise InputError(
             f"views of {size} px from frames whose short side is at most {largest}: every view would be enlarged; "
-            f"set the view sizes of the method to {largest} or less, or ingest with a larger --short-side"
+            f"set the view sizes of the method, or its teacher_size, to {largest} or less, or ingest with a larger "
+            "--short-side"
         )
     for size in sorted(method.encoder_sizes()):
         check_size(method.encoder, size)

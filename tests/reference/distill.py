@@ -9,7 +9,9 @@ from pathlib import Path
 
 import torch
 
+from robossl.common.config import from_mapping
 from robossl.encoders.encoder import EncoderConfig, build_encoder, save_encoder
+from robossl.training.run_config import RunConfig
 
 SIZE = 48  # so that maps have several cells
 _FOLDER = tempfile.TemporaryDirectory(prefix="robossl-teachers-")
@@ -40,6 +42,28 @@ VARIANTS = {
     "phi_s": {"loss": "feature", "distance": "mse", "standardise": "phi_s", "statistics_steps": 2},
     "two teachers": {"teacher": [TEACHER, OTHER], "projector_layers": 2, "hidden_dim": 24, "teacher_size": 32},
 }
+
+
+def __getattr__(name: str) -> dict[str, object]:
+    """Make `LEARN_SETTINGS` when they are asked for: with a teacher that has learned, on the clips that tests ship."""
+    if name != "LEARN_SETTINGS":
+        raise AttributeError(name)
+    folder = Path(_FOLDER.name)
+    if not (folder / "learned").exists():
+        from robossl.data.ingest import ingest
+        from robossl.training.pretrain import pretrain
+
+        ingest((Path(__file__).parents[1] / "data" / "droid",), out=folder / "store", short_side=96, workers=1)
+        config = {
+            "method": {"name": "simclr", "view": {"size": 32}},
+            "encoder": {"backbone": "test_resnet", "input_hw": [32, 32], "zero_init_last": False},
+            "data": {"store": str(folder / "store")},
+            "optim": {"name": "adamw", "lr": 1e-3, "lr_scaling": "none", "weight_decay": 1e-4, "warmup_steps": 100},
+            "train": {"steps": 2000, "batch_size": 16, "sinks": [], "checkpoint_every": 2000},
+        }
+        pretrain(from_mapping(config, RunConfig), out=folder / "learned")
+    return {"teacher": [str(folder / "learned")]}
+
 
 Vectors = Sequence[Sequence[float]]
 
