@@ -21,9 +21,10 @@ from robossl.common.checks import check_positive, check_range
 from robossl.encoders.encoder import Encoder, Features
 from robossl.errors import InputError
 from robossl.methods.base import Loss, Method
+from robossl.methods.parts.cells import same_cells
 from robossl.methods.parts.frozen import FrozenTeacher
 from robossl.methods.parts.heads import mlp
-from robossl.methods.parts.losses import full_precision, negative_cosine, unit
+from robossl.methods.parts.losses import full_precision, negative_cosine, relation_loss
 from robossl.methods.parts.standardise import Standard, Standardiser
 from robossl.methods.parts.teacher import Queue
 from robossl.views import OPERATIONS, Batch, ViewSpec
@@ -188,7 +189,7 @@ class DistillHead(nn.Module):
         for name, value in rows.items():
             standard: Standardiser = self.standards[name]  # type: ignore[assignment]
             if self.queue is not None and name != "dense":
-                self.queue.push(unit(standard(value)))
+                self.queue.push(F.normalize(standard(value), dim=1))
             standard.update(value)
 
 
@@ -203,41 +204,6 @@ def distance(
             return F.smooth_l1_loss(p, t)
         case "mse":
             return F.mse_loss(p, t)
-
-
-def relation_loss(
-    p: Float[Tensor, "b d"], t: Float[Tensor, "b d"], queue: Float[Tensor, "n d"], *, temperature: float
-) -> Float[Tensor, ""]:
-    """Return KL(teacher || student) of the similarities to the sample's own target and to a queue of targets.
-
-    Source: arXiv:2101.04731, equations 1 to 3, with one temperature for both; averaged over the batch.
-    """
-    p, t = unit(p), unit(t)
-    with torch.autocast(p.device.type, enabled=False):
-        queue = queue.to(t.dtype)
-        of_student = torch.cat([(p * t).sum(1, keepdim=True), p @ queue.T], dim=1) / temperature
-        of_teacher = torch.cat([(t * t).sum(1, keepdim=True), t @ queue.T], dim=1) / temperature
-    target = of_teacher.log_softmax(1)
-    return F.kl_div(of_student.log_softmax(1), target, reduction="batchmean", log_target=True)
-
-
-def same_cells(
-    mine: Float[Tensor, "b c h w"], theirs: Float[Tensor, "b d k l"]
-) -> tuple[Float[Tensor, "n c"], Float[Tensor, "n d"]]:
-    """Average the finer of two maps down to the grid of the coarser one, on each axis; return a row for each cell."""
-    height, width = (min(mine.shape[axis], theirs.shape[axis]) for axis in (2, 3))
-    return _cells(mine, height, width), _cells(theirs, height, width)
-
-
-def _cells(dense: Float[Tensor, "b c h w"], height: int, width: int) -> Float[Tensor, "n c"]:
-    # Matrix products, because the backward pass of torch's own resize is not deterministic on CUDA.
-    if dense.shape[2:] != (height, width):
-        dense = _average(dense.shape[2], height).to(dense) @ dense @ _average(dense.shape[3], width).to(dense).T
-    return dense.permute(0, 2, 3, 1).flatten(0, 2)
-
-
-def _average(source: int, target: int) -> Float[Tensor, "target source"]:
-    return F.adaptive_avg_pool1d(torch.eye(source)[None], target)[0].T
 
 
 def _at_size(view: ViewSpec, size: int) -> ViewSpec:

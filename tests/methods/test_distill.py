@@ -19,8 +19,9 @@ from robossl.data.store import open_store
 from robossl.encoders.encoder import build_encoder, read_encoder, save_encoder
 from robossl.encoders.inference import load_encoder
 from robossl.errors import InputError
-from robossl.methods.distill import relation_loss, same_cells
+from robossl.methods.parts.cells import same_cells
 from robossl.methods.parts.frozen import FrozenTeacher
+from robossl.methods.parts.losses import relation_loss
 from robossl.methods.parts.standardise import Standardiser, equal_variances
 from robossl.training.pretrain import pretrain
 
