@@ -33,6 +33,7 @@ METHODS = Registry(
         "cpc": "robossl.methods.cpc:CPCConfig",
         "cpc_rows": "robossl.methods.cpc_rows:CPCRowsConfig",
         "dino": "robossl.methods.dino:DINOConfig",
+        "distill": "robossl.methods.distill:DistillConfig",
         "looc": "robossl.methods.looc:LooCConfig",
         "moco": "robossl.methods.moco:MoCoConfig",
         "moco_v3": "robossl.methods.moco_v3:MoCoV3Config",

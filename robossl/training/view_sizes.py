@@ -34,7 +34,8 @@ def check_views(method: Method, stores: Sequence[Store], specs: tuple[ViewSpec, 
     if size > largest:
         raise InputError(
             f"views of {size} px from frames whose short side is at most {largest}: every view would be enlarged; "
-            f"set the view sizes of the method to {largest} or less, or ingest with a larger --short-side"
+            f"set the view sizes of the method, or its teacher_size, to {largest} or less, or ingest with a larger "
+            "--short-side"
         )
     for size in sorted(method.encoder_sizes()):
         check_size(method.encoder, size)
@@ -46,14 +47,14 @@ def shrink_views(specs: tuple[ViewSpec, ...], config: RunConfig, method: Method)
     Sizes are rounded to a multiple of SIZE_STEP pixels.
 
     Raises:
-        InputError: the method cuts its views into pieces, or the backbone does not take a smaller size.
+        InputError: the method cuts its views into pieces or shows them to a teacher of another size, or the backbone does not take a smaller size.
     """
     if config.train.small_views_share == 0:
         return ()
     if method.encoder_sizes() != {spec.size for spec in specs}:
         raise InputError(
-            "train.small_views_share is more than 0, but the method cuts its views into pieces of a fixed size; set it "
-            "to 0"
+            "train.small_views_share is more than 0, but the method needs views of a fixed size, which it cuts into "
+            "pieces or shows to a teacher; set it to 0"
         )
     scale = config.train.small_views_scale
     small = tuple(

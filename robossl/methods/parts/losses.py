@@ -68,3 +68,20 @@ def nt_xent(
     oneself = torch.cat([rows, rows + n]).unsqueeze(1)
     positive = torch.cat([rows + n, rows])
     return F.cross_entropy(logits.scatter(1, oneself, -torch.inf), positive)
+
+
+def relation_loss(
+    p: Float[Tensor, "b d"], t: Float[Tensor, "b d"], queue: Float[Tensor, "n d"], *, temperature: float
+) -> Float[Tensor, ""]:
+    """Return KL(teacher || student) of the similarities to the sample's own target and to a queue of targets.
+
+    Source: arXiv:2101.04731, equations 1 to 3, with one temperature for both; averaged over the batch. The mean of the
+    ranks' values is the loss of the global batch. All ranks have the same queue, of unit vectors.
+    """
+    p, t = unit(p), unit(t)
+    with torch.autocast(p.device.type, enabled=False):
+        queue = queue.to(t.dtype)
+        of_student = torch.cat([(p * t).sum(1, keepdim=True), p @ queue.T], dim=1) / temperature
+        of_teacher = torch.cat([(t * t).sum(1, keepdim=True), t @ queue.T], dim=1) / temperature
+    target = of_teacher.log_softmax(1)
+    return F.kl_div(of_student.log_softmax(1), target, reduction="batchmean", log_target=True)
