@@ -47,7 +47,8 @@ def shrink_views(specs: tuple[ViewSpec, ...], config: RunConfig, method: Method)
     Sizes are rounded to a multiple of SIZE_STEP pixels.
 
     Raises:
-        InputError: the method cuts its views into pieces or shows them to a teacher of another size, or the backbone does not take a smaller size.
+        InputError: the method cuts its views into pieces or shows them to a teacher of another size, or the backbone
+            does not take a smaller size.
     """
     if config.train.small_views_share == 0:
         return ()

@@ -44,7 +44,7 @@ def test_without_the_option_every_step_uses_the_full_size(clip_store_path: Path,
 def test_every_method_trains_with_them_or_refuses(method: str, clip_store_path: Path, tmp_path: Path) -> None:
     config = small_views(method, clip_store_path, steps=2, checkpoint_every=2)
     if method == "cpc_rows":
-        with pytest.raises(InputError, match="needs views of a fixed size.*set it to 0"):
+        with pytest.raises(InputError, match=r"needs views of a fixed size.*set it to 0"):
             pretrain(config, out=tmp_path)
         assert not any(tmp_path.iterdir())
     else:
