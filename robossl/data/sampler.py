@@ -46,7 +46,6 @@ class Sampler:
     batch_size: int  # number of samples in the batch of all ranks (processes)
     epoch_over: Literal["frames", "episodes"] = "frames"
     pool: int = 0  # index of the store in a mixture; each index has its own random order
-    frames_together: int = 1  # number of frames of one episode that follow each other in an epoch over frames
     _epoch: int = -1
     _order: Int64[ndarray, " n"] | None = None
 
@@ -89,8 +88,7 @@ class Sampler:
     def _draw_epoch(self, epoch: int) -> Int64[ndarray, " n"]:
         order = generator(self.seed, EPOCH_STREAM + self.pool * POOL_STREAMS, epoch)
         if self.epoch_over == "frames":
-            picked: Int64[ndarray, " n"] = self.rows[self._together(order.permutation(len(self.rows)), order)]
-            return picked
+            return self.rows[order.permutation(len(self.rows))]
         episode = self.store.episode_of(self.rows)
         starts = np.flatnonzero(np.diff(episode, prepend=-1))
         lengths = np.diff(starts, append=len(self.rows))
@@ -98,20 +96,6 @@ class Sampler:
             generator(self.seed, FRAME_STREAM + self.pool * POOL_STREAMS, epoch).random(len(starts)) * lengths
         ).astype(np.int64)
         return self.rows[picks[order.permutation(len(starts))]]
-
-    def _together(self, order: Int64[ndarray, " n"], random: np.random.Generator) -> Int64[ndarray, " n"]:
-        """Return `order` with the frames of an episode in groups of `frames_together`; the last one may be smaller."""
-        if self.frames_together == 1:
-            return order
-        episode = self.store.episode_of(self.rows)[order]
-        by_episode = np.argsort(episode, kind="stable")
-        starts = np.flatnonzero(np.diff(episode[by_episode], prepend=-1))
-        within = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
-        is_first = within % self.frames_together == 0
-        group = np.cumsum(is_first) - 1
-        rank = random.permutation(int(is_first.sum()))
-        together: Int64[ndarray, " n"] = order[by_episode[np.argsort(rank[group], kind="stable")]]
-        return together
 
     def clip_rows(self, step: int, clip: ClipSpec, anchors: Int64[ndarray, " b"], local: slice) -> ClipRows:
         """Return the rows of one clip around each of this rank's anchors (frames); see `draw_clip`.

@@ -178,15 +178,7 @@ def build_loader(config: RunConfig, ranks: Ranks, stores: Sequence[Store], specs
         check_clips(stores[0], stores[0].rows(data.split), clips)
     share, over = batch_size if len(parts) == 1 else 1, data.epoch_over
     pools = [
-        Sampler(
-            readable,
-            own,
-            seed=config.seed,
-            batch_size=share,
-            epoch_over=over,
-            pool=number,
-            frames_together=data.frames_together,
-        )
+        Sampler(readable, own, seed=config.seed, batch_size=share, epoch_over=over, pool=number)
         for number, own in anchors.items()
     ]
     every = np.concatenate(drawn)

@@ -41,8 +41,6 @@ class DataConfig:
     store: Path
     split: str | None = "train"  # split to train on; None: every frame of the store
     epoch_over: Literal["frames", "episodes"] = "frames"
-    # Number of frames of one episode that share a batch, as negatives that look alike; only if `epoch_over` is frames.
-    frames_together: int = 1
     frames_per_s: float | None = None  # rate at which anchor frames are taken; None: every stored frame
     resident_gib: float = 6.0  # maximum size, in GiB, of a split that is decoded once and kept on the training device
     num_workers: int = 2  # number of processes that decode frames, if the split is larger than `resident_gib`
@@ -52,12 +50,6 @@ class DataConfig:
     def __post_init__(self) -> None:
         check_positive(weight=self.weight, frames_per_s=self.frames_per_s)
         check_range(0, resident_gib=self.resident_gib, num_workers=self.num_workers)
-        check_range(1, frames_together=self.frames_together)
-        if self.frames_together > 1 and self.epoch_over == "episodes":
-            raise InputError(
-                f"frames_together is {self.frames_together}, but an epoch over episodes draws one frame of each; set "
-                "epoch_over to frames"
-            )
 
     @property
     def parts(self) -> tuple[DataConfig | MixConfig, ...]:

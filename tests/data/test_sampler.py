@@ -78,16 +78,3 @@ def test_batch_larger_than_the_data_is_refused(clip_store_path: Path) -> None:
     store = open_store(clip_store_path)
     with pytest.raises(InputError, match=r"batch of 999999 is larger than the data: \d+ episodes; lower"):
         Sampler(store, store.rows(None), seed=0, batch_size=999_999, epoch_over="episodes")
-
-
-def test_frames_of_one_episode_are_drawn_together(clip_store: Store) -> None:
-    rows = clip_store.rows(None)
-    plain, grouped = (Sampler(clip_store, rows, seed=3, batch_size=8, frames_together=k) for k in (1, 4))
-    for epoch in (0, 1):
-        order = grouped.epoch_order(epoch)
-        assert sorted(order) == sorted(plain.epoch_order(epoch)), "every frame once"
-        episode = clip_store.episode_of(order)
-        runs = np.diff(np.flatnonzero(np.diff(episode, prepend=-1)), append=len(order))
-        assert np.median(runs) == 4, "groups of four, of which two may meet"
-        assert len(np.unique(episode[:64])) > 8, "groups of an episode do not follow each other"
-    assert not np.array_equal(grouped.epoch_order(0), grouped.epoch_order(1))
