@@ -53,8 +53,8 @@ FACTORS = (
     "table_texture",
     "distractors",
 )
-ROBOT_MIX = [{"store": "stores/push", "split": None, "weight": 1.0}]
-PHOTO_MIX = [*ROBOT_MIX, {"store": "stores/imagenette", "split": "train", "weight": 1.0}]
+PUSH_FRAMES = {"store": "stores/push", "split": None, "weight": 1.0}
+PHOTOGRAPHS = {"store": "stores/imagenette", "split": "train", "weight": 1.0}
 QUIET = {"train.sinks": [], "train.precision": "bf16", "train.threads": 1, "train.log_every": 50}
 PHOTO_KNN = {"label": "label", "frames_per_episode": 1}
 LABELLED = (  # store, labels, splits to test on, frames of each episode
@@ -78,13 +78,61 @@ class Row:
         return load_config(self.recipe, changes=QUIET | self.changes | {"seed": seed})
 
 
-def long(steps: int, *, every: int, **changes: object) -> dict[str, Any]:
-    """Return the changes of a run of hours with online kNN on photographs."""
-    kept = {"train.steps": steps, "train.checkpoint_every": 500, "train.health_every": 200, "optim.warmup_steps": 200}
-    return kept | {"knn": PHOTO_KNN | {"every": every}} | changes
+def long(**changes: object) -> dict[str, Any]:
+    """Return the changes of a run of 12,000 steps of 64: two hours of one core that does nothing else."""
+    kept = {"train.steps": 12_000, "train.batch_size": 64, "optim.warmup_steps": 300}
+    return kept | {"train.checkpoint_every": 500, "train.health_every": 200, "knn": None} | changes
 
 
-ROWS: dict[str, Row] = {}
+def short(steps: int, **changes: object) -> dict[str, Any]:
+    """Return the changes of a run of about twenty minutes of one core."""
+    return long(**{"train.steps": steps, "optim.warmup_steps": 50, "train.checkpoint_every": 200} | changes)
+
+
+def photographs(**changes: object) -> dict[str, Any]:
+    """Return the changes of a long run on photographs, with online kNN for the curve."""
+    store = {"data.store": "stores/imagenette", "data.epoch_over": "frames", "data.frames_per_s": None}
+    return long(**store | {"knn": PHOTO_KNN | {"every": 1000}} | changes)
+
+
+ROWS = {
+    "simclr": Row("SimCLR on photographs", "simclr_resnet18_imagenette", photographs(), curve=True),
+    "swav": Row("SwAV on photographs", "swav_resnet18_droid", photographs(), curve=True),
+    "dino": Row("DINO on photographs", "dino_resnet18_droid", photographs(), curve=True),
+    "scratch": Row(
+        "From scratch on DROID and Push",
+        "simclr_resnet18_droid",
+        long(
+            **{
+                "method.view.scale": [0.5, 1.0],
+                "method.view.ratio": [1.0, 1.0],
+                "method.view.hflip_p": 0.0,
+                "method.view.grayscale_p": 0.0,
+                "encoder.zero_init_last": False,
+                "data.epoch_over": "frames",
+                "data.mix": [PUSH_FRAMES],
+            }
+        ),
+    ),
+    "adapted": Row(
+        "Adapted to DROID and Push",
+        "adapt_efficientnet_lite0_droid",
+        short(1200, **{"data.epoch_over": "frames", "data.mix": [PUSH_FRAMES]}),
+    ),
+    "distilled": Row(
+        "Distilled on DROID, Push and photographs",
+        "distill_resnet18_imagenette",
+        short(
+            1800,
+            **{
+                "data.store": "stores/droid",
+                "data.mix": [PUSH_FRAMES, PHOTOGRAPHS],
+                "optim.lr": 0.003,
+                "method.teacher_size": 96,
+            },
+        ),
+    ),
+}
 
 
 def measure(name: str, seeds: tuple[int, ...], out: Path) -> dict[str, Any]:
