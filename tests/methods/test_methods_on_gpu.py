@@ -17,6 +17,7 @@ from robossl.encoders.encoder import EncoderConfig, build_encoder
 from robossl.errors import InputError
 from robossl.methods import METHODS
 from robossl.methods.base import Loss, Method
+from robossl.methods.distill import Distill
 from robossl.methods.parts.batch_norm import _NormaliseOverRanks, convert_split_batchnorm
 from robossl.methods.parts.teacher import HostCounts
 from robossl.training.micro_batches import _weights, accumulate, mean_loss, split
@@ -37,7 +38,7 @@ def build(config, encoder=TINY):
         method = convert_split_batchnorm(method, groups=method.batch_norm_groups)
     for module in method.modules():
         if isinstance(module, HostCounts):  # the first call reads the buffer
-            for name in ("draws", "num_queued"):
+            for name in ("draws", "num_queued", "num_steps"):
                 if hasattr(module, name):
                     module.count(name)
     return method
@@ -48,6 +49,9 @@ def run_forward(method, batch) -> FakeGpu:
     with fake_gpu() as gpu:
         method, batch = on_gpu(method), on_gpu(batch)
         method.before_step(0, 2)
+        for teacher in method.teachers if isinstance(method, Distill) else ():  # as after the first step
+            teacher._colours = on_gpu(teacher._colours)
+            on_gpu(teacher._encode.encoder)
         loss = method(batch)
         method.after_step(0.5)
         held = [loss.value, *loss.metrics.values(), *loss.outputs, *([] if loss.weight is None else [loss.weight])]

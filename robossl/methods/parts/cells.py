@@ -19,9 +19,10 @@ def same_cells(
 def _cells(dense: Float[Tensor, "b c h w"], height: int, width: int) -> Float[Tensor, "n c"]:
     # Matrix products, because the backward pass of torch's own resize is not deterministic on CUDA.
     if dense.shape[2:] != (height, width):
-        dense = _average(dense.shape[2], height).to(dense) @ dense @ _average(dense.shape[3], width).to(dense).T
+        rows, columns = _average(dense.shape[2], height, dense), _average(dense.shape[3], width, dense)
+        dense = rows @ dense @ columns.T
     return dense.permute(0, 2, 3, 1).flatten(0, 2)
 
 
-def _average(source: int, target: int) -> Float[Tensor, "target source"]:
-    return F.adaptive_avg_pool1d(torch.eye(source)[None], target)[0].T
+def _average(source: int, target: int, like: Tensor) -> Float[Tensor, "target source"]:
+    return F.adaptive_avg_pool1d(torch.eye(source, device=like.device, dtype=like.dtype)[None], target)[0].T

@@ -44,8 +44,8 @@ class FrozenTeacher:
         self.address, self.outputs = address, outputs
         self.digest = card.model_sha256 or card.digest
         self.size = size or max(card.input.input_hw)
-        self._pixels = (student.mean, student.std)
-        self._own = (card.input.mean, card.input.std)
+        both = (student.mean, student.std, card.input.mean, card.input.std)
+        self._colours = torch.tensor(both, dtype=torch.float64).view(4, 3, 1, 1)  # mean and std: student's, own
         if isinstance(self._encode, TorchEncoder):
             module = self._encode.encoder.eval().requires_grad_(False)
             if sum(isinstance(each, nn.Conv2d) for each in module.modules()) > 1:
@@ -66,15 +66,16 @@ class FrozenTeacher:
     @torch.no_grad()
     def __call__(self, pixels: Float[Tensor, "b 3 h w"]) -> dict[str, Float[Tensor, "b ..."]]:
         """Return the outputs of pictures that are normalised with the student's mean and std."""
-        (mean, std), (own_mean, own_std) = (
-            [torch.tensor(each, device=pixels.device, dtype=pixels.dtype).view(3, 1, 1) for each in pair]
-            for pair in (self._pixels, self._own)
-        )
+        self._colours = self._colours.to(pixels.device)
+        mean, std, own_mean, own_std = self._colours.to(pixels.dtype)
         pictures = pixels * std + mean  # 0 to 1
         if not isinstance(self._encode, TorchEncoder):
             frames = (pictures * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
             found = self._encode(frames.cpu().numpy())
             return {name: torch.from_numpy(value).to(pixels) for name, value in found.items()}
-        encoder: Encoder = self._encode.encoder.to(pixels.device, pixels.dtype)
+        encoder: Encoder = self._encode.encoder
+        weight = next(encoder.parameters())
+        if (weight.device, weight.dtype) != (pixels.device, pixels.dtype):  # in the first step on a GPU
+            encoder.to(pixels.device, pixels.dtype)
         features = encoder((pictures - own_mean) / own_std)
         return {name: getattr(features, name) for name in self.outputs}

@@ -6,9 +6,10 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from robossl.common.ranks import all_reduce_sum
+from robossl.methods.parts.teacher import HostCounts
 
 Standard = Literal["phi_s", "channel", "none"]
 """phi_s: one scale for all channels, after a rotation; channel: a scale for each channel; none: change nothing."""
@@ -16,7 +17,7 @@ Standard = Literal["phi_s", "channel", "none"]
 LEAST_SCALE = 0.01  # of a channel that hardly varies, as a share of the root of the mean variance
 
 
-class Standardiser(nn.Module):
+class Standardiser(HostCounts):
     """Shift and scale rows, so that every channel has mean 0 and variance 1 over the rows of the first steps.
 
     With "phi_s" (arXiv:2410.01680), rows are rotated so that all channels have equal variance, then divided by one
@@ -33,7 +34,7 @@ class Standardiser(nn.Module):
     """
 
     num_steps: Tensor
-    count: Tensor
+    num_rows: Tensor
     total: Tensor
     products: Tensor
     mean: Tensor
@@ -45,7 +46,7 @@ class Standardiser(nn.Module):
         self.kind, self.steps = kind, steps if kind != "none" else 0
         sums = (dim, dim) if kind == "phi_s" else (dim,)
         self.register_buffer("num_steps", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("num_rows", torch.zeros((), dtype=torch.float64))
         self.register_buffer("total", torch.zeros(dim, dtype=torch.float64))
         self.register_buffer("products", torch.zeros(sums, dtype=torch.float64))
         self.register_buffer("mean", torch.zeros(dim))
@@ -55,7 +56,7 @@ class Standardiser(nn.Module):
     @property
     def is_open(self) -> bool:
         """Whether moments are still being collected."""
-        return int(self.num_steps) < self.steps
+        return self.count("num_steps") < self.steps
 
     def forward(self, rows: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """Return standardised rows."""
@@ -73,17 +74,17 @@ class Standardiser(nn.Module):
         if not self.is_open:
             return
         rows = rows.to(self.total.dtype)
-        self.num_steps += 1
-        self.count += all_reduce_sum(torch.full_like(self.count, len(rows)))
+        self.add_count("num_steps", 1)
+        self.num_rows += all_reduce_sum(torch.full_like(self.num_rows, len(rows)))
         self.total += all_reduce_sum(rows.sum(0))
         self.products += all_reduce_sum(rows.T @ rows if self.kind == "phi_s" else rows.square().sum(0))
-        mean = self.total / self.count
+        mean = self.total / self.num_rows
         self.mean.copy_(mean)
         if self.rotation is None:
-            variance = (self.products / self.count - mean.square()).clamp_min(0)
+            variance = (self.products / self.num_rows - mean.square()).clamp_min(0)
             self.scale.copy_(variance.clamp_min(LEAST_SCALE**2 * variance.mean()).sqrt())
         else:
-            covariance = self.products / self.count - torch.outer(mean, mean)
+            covariance = self.products / self.num_rows - torch.outer(mean, mean)
             self.scale.copy_(covariance.diagonal().mean().sqrt())
             if not self.is_open:
                 self.rotation.copy_(equal_variances(covariance))
