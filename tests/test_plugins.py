@@ -217,7 +217,7 @@ def test_a_broken_plugin_breaks_nothing_else(tmp_path: Path) -> None:
     groups = [f"[robossl.{group}]\nbroken = absent_module:A" for group in ("methods", "sources", "factors")]
     site = broken(tmp_path / "site", "broken", "\n".join([*groups, "[robossl.protocols]\nknn = a:a\n"]))
     listed = robossl("list", "list methods", "list protocols", cwd=tmp_path, site=site).splitlines()
-    assert "robossl list methods    19" in listed and "robossl list protocols  2" in listed
+    assert "robossl list methods    20" in listed and "robossl list protocols  2" in listed
     assert [line for line in listed if line.startswith("broken ") and line.endswith("[broken]")]
     assert listed[-1] == "the protocol 'knn' of broken is not used, for robossl has its own; name it a:a"
     (tmp_path / "empty").mkdir()
