@@ -18,18 +18,17 @@ from pathlib import Path
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as cli.py does for a run, before torch is loaded
 
 from bench_train import bare, measure, ours, settled
-from losses import recipe
+from losses import WITHOUT_TEACHER, recipe
 
 from robossl.common.config import load
 from robossl.common.malloc import keep_freed_memory
-from robossl.methods import METHODS
 from robossl.training.run_config import RunConfig
 
 
 def main() -> None:
     """Print one line per method."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--methods", nargs="+", default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", default=WITHOUT_TEACHER)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=5)
     args = parser.parse_args()

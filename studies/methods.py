@@ -43,6 +43,8 @@ EXTRA: dict[str, tuple[str, dict[str, Any]]] = {
     # The settings of a common re-implementation.
     "tcn margin 2": ("tcn", {"method": {"margin": 2.0, "length": 10.0, "mining": "none"}}),
 }
+# Distillation learns from a network that has seen labels, so it does not belong beside these methods.
+COMPARED = [name for name in METHODS if name != "distill"]
 REFERENCE = "efficientnet_lite0, supervised on ImageNet"
 START = "resnet18 as training begins"  # last batch-norm of each branch at zero, unlike the random references
 PLOTTED = (
@@ -174,7 +176,7 @@ def write_page(results: Path, docs: Path, *, minutes: float) -> None:
 def main() -> None:
     """Train and measure the missing rows, then write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--methods", nargs="+", default=[*METHODS, *EXTRA])
+    parser.add_argument("--methods", nargs="+", default=[*COMPARED, *EXTRA])
     parser.add_argument("--minutes", type=float, default=4)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--long", nargs="*", default=["simclr", "dino", "cpc"])
@@ -203,7 +205,7 @@ def main() -> None:
         train_all(jobs, at_a_time=args.at_a_time)
         title = f"{row.title} ({steps:,} steps, {len(row.seeds)} seeds)"
         save_rows(args.results, measure(tuple(folder / "run" for folder in jobs), args.out, title=title))
-    every = {Row(name, args.minutes, ()).title for name in (*METHODS, *EXTRA)}
+    every = {Row(name, args.minutes, ()).title for name in (*COMPARED, *EXTRA)}
     if missing := sorted(every - read_rows(args.results).keys()):
         print(f"{args.docs / 'methods.md'} is not written: no rows yet for {'; '.join(missing)}")
         return
