@@ -6,7 +6,6 @@ The frames are those of a probe: a recorded scene with poses, or an environment 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +23,7 @@ from robossl.probes.forecast import view_file
 from robossl.probes.frames import ProbeFrames
 from robossl.probes.measure import Measure
 from robossl.probes.plan import FLOOR_JOB
-from robossl.probes.prepare import ProbeInputs, prepare
+from robossl.probes.prepare import prepare
 from robossl.probes.reading import EncoderMeasures
 from robossl.probes.settings import ProbeSettings
 
@@ -136,11 +135,3 @@ def score_rows(
         name: {"": score(data, own)} | {other: score(data, own, decoded[other]) for other in references.get(name, ())}
         for name, own in decoded.items()
     }
-
-
-def with_frames(settings: ProbeSettings, *, reference: int, evaluation: int) -> ProbeSettings:
-    """Return settings with other numbers of frames."""
-    return replace(settings, n_reference=reference, n_evaluation=evaluation)
-
-
-__all__ = ["LabelledFrames", "ProbeInputs", "Score", "score_rows", "with_frames"]

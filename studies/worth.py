@@ -17,12 +17,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pose_scores import SETTINGS, LabelledFrames, score_rows, with_frames
+from pose_scores import SETTINGS, LabelledFrames, score_rows
 from runs import ScoreFile, history, train_all
 from worth_page import write_page
 
@@ -179,7 +179,7 @@ def posed(cache: Path) -> dict[str, LabelledFrames]:
     """Return the frames with poses: a recorded kitchen, and an environment whose scenes change."""
     kitchen = open_frames("../shared/data/scenes7_pose")
     push = open_frames("env:robossl/Push-v0")
-    small = with_frames(SETTINGS, reference=300, evaluation=300)
+    small = replace(SETTINGS, n_reference=300, n_evaluation=300)
     return {
         "7-Scenes pose, R2": LabelledFrames(kitchen, "pose", (), cache, small),
         "Push place, R2": LabelledFrames(push, "point", FACTORS, cache),

@@ -18,7 +18,7 @@ SINGLE, CLIP = ClipSpec(), ClipSpec(num_frames=2)
 
 @dataclass
 class ListedStream:
-    """Writes down what is asked of it, and which copies it sees."""
+    """Records the calls that it gets, and the copies that they are about."""
 
     asked: list[str] = field(default_factory=list)
     is_beside: bool = False
