@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from robossl.report.drawing import INK, LINE, SOFT, WIDTH, canvas, shorten_name, styled
 
-NAMES, TOP, BOTTOM = 92, 26, 34
-LOW = -0.2  # value at which the axis starts; the tick of a baseline below it becomes an arrow
+NAMES, TOP, BOTTOM = 100, 26, 34
+LOW = -0.2  # value at which the axis starts; below it, the tick of a baseline becomes an arrow (of the 2nd: hollow)
 MARKERS = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#7a4f9a", "D"))  # colour and marker of each encoder
 DASHES: tuple[Any, ...] = ("-", (0, (1, 1)))  # line style of each reference (baseline)
 
@@ -76,9 +76,10 @@ def _x(value: float) -> float:
 
 
 def _draw_ticks(axes: Axes, row: ForestRow, y: float, height: float) -> None:
-    for value, dash in zip(row.ticks, DASHES, strict=True):
+    for i, (value, dash) in enumerate(zip(row.ticks, DASHES, strict=True)):
         if value is not None and value < LOW:
-            axes.plot(_x(LOW) - 2, y + height / 2, "<", color="#6d7780", markersize=4)
+            fill = "none" if i else "full"
+            axes.plot(_x(LOW) - 2 - 7 * i, y + height / 2, "<", color="#6d7780", markersize=4, fillstyle=fill)
         elif value is not None:
             axes.plot(
                 [_x(value)] * 2, [y + 2, y + height - 2], color="#6d7780", linewidth=2.2, linestyle=dash, zorder=1

@@ -103,6 +103,20 @@ def test_what_is_kept_stands_beside_what_it_is_a_share_of(pages: Path) -> None:
     assert table.count(".62 [.57, .67]") == 3, "this encoder and two references"
 
 
+def test_what_is_read_from_changed_frames_stands_beside_the_references(tmp_path: Path) -> None:
+    report = make_report(factors=("hue", "rotation"), labels=("place",))
+    write_page(report, tmp_path / "own")
+    page = (tmp_path / "own" / "report.html").read_text(encoding="utf-8")
+    drawing = page[page.index('id="changed"') : page.index("Verdicts for")]
+    assert "Share of place that is left: rotation " in drawing
+    kept = [replace(each, figure=replace(each.figure, value=-0.9)) for each in report.references["pixels"].retentions]
+    assert kept, "the reference has heads too"
+    pixels = replace(report.references["pixels"], retentions=tuple(kept))
+    write_page(replace(report, references={**report.references, "pixels": pixels}), tmp_path / "other")
+    other = (tmp_path / "other" / "report.html").read_text(encoding="utf-8")
+    assert other[other.index('id="changed"') : other.index("Verdicts for")] != drawing, "the reference is drawn"
+
+
 def test_no_text_of_a_report_becomes_html(tmp_path: Path) -> None:
     report = named(make_report(EVIL, labels=(EVIL,), factors=("hue", "hflip")), source=EVIL, layer=EVIL)
     assert report.task is not None

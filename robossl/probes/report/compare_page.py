@@ -6,7 +6,7 @@ from pathlib import Path
 
 from robossl.common.atomic_io import write_text
 from robossl.probes.compare import Comparison, ReportDifference, describe_comparison, format_difference
-from robossl.probes.report.drawings import draw_encoders
+from robossl.probes.report.drawings import draw_invariance_beside
 from robossl.probes.report.lookup import ReportIndex
 from robossl.probes.report.words import BADGES, count_verdicts, format_figure, format_name, list_head_rows
 from robossl.report.drawing import to_svg
@@ -27,7 +27,9 @@ def write_compare_page(comparison: Comparison, path: Path) -> None:
         title=", ".join(comparison.names),
         verdicts=_list_verdicts(comparison),
         badges=BADGES,
-        sides=to_svg(draw_encoders(indexes, comparison.names), "Invariance of every factor, the encoders side by side"),
+        sides=to_svg(
+            draw_invariance_beside(indexes, comparison.names), "Invariance of every factor, the encoders side by side"
+        ),
         readings_names=comparison.names,
         head_rows=list_head_rows([report.readings for report in comparison.reports]),
         legend=describe_comparison(comparison, marks="▲ or ▼"),

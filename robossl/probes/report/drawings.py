@@ -9,12 +9,15 @@ from matplotlib.figure import Figure
 from robossl.probes.report.lookup import HIGH, ReportIndex
 from robossl.probes.report.words import format_name
 from robossl.probes.result import Figure as Reading
+from robossl.probes.result import Readings
 from robossl.report.drawing import format_number, shorten_name
 from robossl.report.forest import Forest, ForestDot, ForestRow, draw_forest
 from robossl.report.heatmap import LEVELS, Heatmap, HeatmapCell, HeatmapRow, draw_heatmap
 
 # A function that takes a factor and a level, and returns the number to show in their cell (None: no cell).
 ReadCell = Callable[[str, int], Reading | None]
+# A function that takes a report, a factor, a level and a reference's readings (None: of the judged encoder).
+ReadSubject = Callable[[ReportIndex, str, int, Readings | None], Reading | None]
 REFERENCES = {"pixels": "pixels", "random_init": "random init"}
 
 
@@ -74,25 +77,50 @@ def _make_row(index: ReportIndex, read: ReadCell, factor: str, *, outline: bool)
     return HeatmapRow(factor, format_name(factor), index.needs(factor), cells, last)
 
 
-def draw_encoders(indexes: Sequence[ReportIndex], names: Sequence[str]) -> Figure:
-    """Draw the invariance of up to four encoders side by side.
+def draw_invariance_beside(indexes: Sequence[ReportIndex], names: Sequence[str]) -> Figure:
+    """Draw the invariance of up to four encoders side by side, with their references."""
+
+    def read(index: ReportIndex, factor: str, level: int, of: Readings | None) -> Reading | None:
+        return index.cell(factor, level, of=of)
+
+    return _draw_beside(indexes, names, "Invariance beside its references", "NIS_w, with 95 % interval", read)
+
+
+def draw_retention_beside(index: ReportIndex, label: str) -> Figure:
+    """Draw the retention of a label by the encoder and by its references."""
+
+    def read(index: ReportIndex, factor: str, level: int, of: Readings | None) -> Reading | None:
+        kept = index.kept(label, factor, level, of=of)
+        return kept.figure if kept else None
+
+    axis = "share of the clean score, with 95 % interval"
+    return _draw_beside([index], [index.report.encoder.name], f"{label}, read from changed frames", axis, read)
+
+
+def _draw_beside(
+    indexes: Sequence[ReportIndex], names: Sequence[str], heading: str, axis: str, read: ReadSubject
+) -> Figure:
+    """Draw a dot for each encoder and a tick for each reference.
 
     Each factor is shown at the severest strength that the first encoder's report judges.
     """
     first = indexes[0]
+    references = first.report.references
     forest = Forest(
-        heading="Invariance beside its references",
-        axis="NIS_w, with 95 % interval",
+        heading=heading,
+        axis=axis,
         encoders=[f"{n} (collapsed)" if each.is_collapsed else n for n, each in zip(names, indexes, strict=True)],
-        references=[
-            first.report.references[key].name if key in first.report.references else name
-            for key, name in REFERENCES.items()
-        ],
+        references=[references[key].name if key in references else name for key, name in REFERENCES.items()],
         rows=[
             ForestRow(
                 format_name(factor),
-                [_make_dot(index, factor, first.shown_level(factor)) for index in indexes],
-                [_read_reference(first, key, factor) for key in REFERENCES],
+                [_make_dot(index, read(index, factor, first.shown_level(factor), None)) for index in indexes],
+                [
+                    _value(read(first, factor, first.shown_level(factor), references[key]))
+                    if key in references
+                    else None
+                    for key in REFERENCES
+                ],
             )
             for factor in first.names
         ],
@@ -100,14 +128,11 @@ def draw_encoders(indexes: Sequence[ReportIndex], names: Sequence[str]) -> Figur
     return draw_forest(forest)
 
 
-def _make_dot(index: ReportIndex, factor: str, level: int) -> ForestDot | None:
-    figure = index.cell(factor, level)
+def _make_dot(index: ReportIndex, figure: Reading | None) -> ForestDot | None:
     if index.is_collapsed or figure is None or figure.value is None:
         return None
     return ForestDot(figure.value, figure.low, figure.high)
 
 
-def _read_reference(index: ReportIndex, key: str, factor: str) -> float | None:
-    readings = index.report.references.get(key)
-    figure = index.cell(factor, index.shown_level(factor), of=readings) if readings else None
+def _value(figure: Reading | None) -> float | None:
     return figure.value if figure else None

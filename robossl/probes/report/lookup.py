@@ -45,15 +45,18 @@ class ReportIndex:
         cells = (of or self.report.readings).cells
         return next((c.figure for c in cells if (c.factor, c.level, c.metric) == (factor, level, metric)), None)
 
-    def kept(self, label: str, factor: str, level: int) -> Retention | None:
-        """Return the retention on which the verdict is based; None if it was not measured.
+    def kept(self, label: str, factor: str, level: int, *, of: Readings | None = None) -> Retention | None:
+        """Return the retention on which the verdict is based; None if it was not measured. `of` is as in `cell`.
 
         Retention is the share of a head's score that is left on changed frames. If the task needs INV (features must
         ignore the factor), the head was tested with the label of the unchanged frame. Otherwise the head was tested
         with the label that has moved with the picture.
         """
         head: HeadName = "same" if self.need(factor, level) == "INV" else "clean"
-        return self._retentions.get((label, factor, level, head))
+        wanted = (label, factor, level, head)
+        if of is None:
+            return self._retentions.get(wanted)
+        return next((r for r in of.retentions if (r.label, r.factor, r.level, r.head) == wanted), None)
 
     def decoding(self, factor: str, level: int, protocol: str = "abs") -> Decoding | None:
         """Return the better of two results (linear probe and MLP) of decoding a factor; None if it was not decoded."""

@@ -10,7 +10,14 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from robossl.common.atomic_io import raise_disk_full, write_text
-from robossl.probes.report.drawings import ReadCell, draw_encoders, draw_invariance, draw_retention, read_retention
+from robossl.probes.report.drawings import (
+    ReadCell,
+    draw_invariance,
+    draw_invariance_beside,
+    draw_retention,
+    draw_retention_beside,
+    read_retention,
+)
 from robossl.probes.report.lookup import LEVELS, ReportIndex
 from robossl.probes.report.panels import describe_health, make_figure_table, make_health_rows
 from robossl.probes.report.pictures import PictureGroup, RetrievalErrors, make_groups, make_sheet
@@ -83,9 +90,10 @@ def _render(
         reads_no_labels=report.task is not None and report.task.labels == (),
         plane=plane,
         sides=to_svg(
-            draw_encoders([index], [report.encoder.name]),
+            draw_invariance_beside([index], [report.encoder.name]),
             "Invariance of every factor beside pooled pixels and random init",
         ),
+        changed=_list_changed(index),
         sheet=sheet,
         neighbours=neighbours,
         figure_columns=columns,
@@ -118,6 +126,16 @@ def _list_heatmaps(index: ReportIndex, invariance: Figure) -> list[Drawing]:
         read = read_retention(index, label)
         description = f"Heatmap of retention of {label}; {_describe_cells(index, read)}"
         found.append(Drawing(to_svg(draw_retention(index, label), description), _find_reasons(index, read)))
+    return found
+
+
+def _list_changed(index: ReportIndex) -> list[Markup]:
+    """Return a drawing for each label that can be read: what is left of it under each change, beside the references."""
+    found = []
+    for label in index.labels if not index.is_collapsed else ():
+        left = _describe_cells(index, read_retention(index, label))
+        if left:
+            found.append(to_svg(draw_retention_beside(index, label), f"Share of {label} that is left: {left}"))
     return found
 
 
