@@ -90,8 +90,9 @@ def _title(registry: Registry, name: str) -> str:
     """Return the title of a name.
 
     For one of robossl's own names, this is the first line of the docstring below the object's assignment, or else of
-    its module's docstring; both are read without importing the module. For a plugin, it is the first line of the object's docstring. For a plugin's factor, it is the attribute `title`. If
-    this attribute is only the factor's name, the title is the factor's family and unit.
+    its module's docstring; both are read without importing the module. For a plugin, it is the first line of the
+    object's docstring. For a plugin's factor, it is the attribute `title`. If this attribute is only the factor's name,
+    the title is the factor's family and unit.
     """
     if name not in registry.built_in:
         found = registry.resolve(name)
