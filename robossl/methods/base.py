@@ -72,6 +72,10 @@ class Method(nn.Module):
         """Return the specification of each view (augmented frame) of a sample, in the order that `forward` expects."""
         raise NotImplementedError
 
+    def discrete_columns(self) -> dict[str, int]:
+        """Return how many values each discrete column of the clips has, by name; a run checks its stores for them."""
+        return {}
+
     def teacher_records(self) -> list[dict[str, Any]]:
         """Return what the card of the encoder says of its teachers; see `robossl.encoders.cards.teacher_record`."""
         return []
