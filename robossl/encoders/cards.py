@@ -30,15 +30,16 @@ def open_encoder(folder: Path) -> tuple[Encoder, EncoderCard]:
 def torch_card(encoder: Encoder, *, name: str, extra: dict[str, Any]) -> EncoderCard:
     """Make the card (description) of a torch encoder; `extra` is the training record that `save_encoder` wrote."""
     config = encoder.config
-    data = extra.get("data", [])
-    licences = sorted({licence for store in data for licence in store["licences"]})
+    data, teachers = extra.get("data", []), extra.get("teachers", [])
+    licences = sorted({licence for source in (*data, *teachers) for licence in source["licences"]})
     warnings = licence_warnings(licences)
-    if extra.get("method") and not licences:
+    if extra.get("method") and not any(store["licences"] for store in data):
         warnings += ("the licences of the training data are not recorded",)
     if config.init.startswith(PREFIX):
         warnings += (describe_licence(config.init),)
     elif not extra.get("start_recorded", config.init == "random"):
         warnings += (f"training started from {Path(config.init).name}, whose licence is not recorded",)
+    warnings += tuple(map(_describe_teacher, teachers))
     return EncoderCard(
         name=name,
         version=0,
@@ -75,13 +76,51 @@ def data_before(init: str) -> tuple[list[dict[str, Any]], bool]:
     Raises:
         InputError: the `encoder.json` cannot be read, or its schema is unknown.
     """
-    is_public = init in ("random", "timm") or init.startswith(PREFIX)
-    folder = None if is_public else find_encoder(split_source(init)[0])
+    folder = _folder_of(init)
     if folder is None:
         return [], init == "random"
     about = read_about(folder)
     extra = about["extra"]
     return extra.get("data", []), extra.get("start_recorded", about["config"]["init"] == "random")
+
+
+def teachers_before(init: str) -> list[dict[str, Any]]:
+    """Return what `teacher_record` returned for the teachers of the initial weights, if they were distilled.
+
+    Raises:
+        InputError: the `encoder.json` cannot be read, or its schema is unknown.
+    """
+    folder = _folder_of(init)
+    return [] if folder is None else read_about(folder)["extra"].get("teachers", [])
+
+
+def teacher_record(address: str, card: EncoderCard) -> dict[str, Any]:
+    """Return what the card of a student says of its teacher: name, digest, licences of its data, and warnings.
+
+    Args:
+        address: What `load_encoder` opened. Only an address of public weights is kept as the name, without folders.
+        card: The card of the teacher.
+    """
+    public, at, file = address.partition("@")
+    is_public = address.startswith(("timm:", PREFIX))
+    return {
+        "name": f"{public}{at}{Path(file).name}" if is_public else card.name,
+        "digest": card.model_sha256 or card.digest,
+        "licences": list(card.licences),
+        "warnings": list(card.warnings),
+    }
+
+
+def _describe_teacher(record: dict[str, Any]) -> str:
+    data = [f"data under {', '.join(record['licences'])}"] if record["licences"] else []
+    known = "; ".join([*data, *record["warnings"]]) or "its licence is not recorded"
+    return f"distilled from the teacher {record['name']} ({record['digest'][:12]}): {known}"
+
+
+def _folder_of(init: str) -> Path | None:
+    """Return the encoder folder that the initial weights come from; None if they come from elsewhere."""
+    is_public = init in ("random", "timm") or init.startswith(PREFIX)
+    return None if is_public else find_encoder(split_source(init)[0])
 
 
 def _output_specs(encoder: Encoder) -> dict[str, TensorSpec]:

@@ -5,72 +5,40 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
-from robossl.common.checks import check_positive, check_range
 from robossl.encoders.backbones import advise_size, build_backbone, hub_hw
+from robossl.encoders.encoder_config import IMAGENET_MEAN, IMAGENET_STD, EncoderConfig, config_from_json
 from robossl.encoders.encoder_files import SCHEMA, read_about, read_input_hw, read_state, write_folder
 from robossl.encoders.layers import held_modules
+from robossl.encoders.outputs import Features, named_outputs, spatial_softmax
 from robossl.encoders.pip_weights import PREFIX, check_settings, read_package
-from robossl.encoders.positions import token_grid
+from robossl.encoders.positions import PositionMatrix, ResizeByMatrix, resize_matrix, token_grid
 from robossl.encoders.weight_names import load_weights
 from robossl.encoders.weights import read_hub, read_weights, split_source, weights_digest
 from robossl.errors import InputError, reason
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-PositionMatrix = Callable[[int, int], Tensor]
-"""Returns the matrix (target, source) that resizes learned positions along one axis."""
-
-
-class Features(NamedTuple):
-    """Features of a batch of frames."""
-
-    pooled: Float[Tensor, "b d"]  # mean over positions: global average (ResNet), mean of patch tokens (ViT)
-    dense: Float[Tensor, "b c h w"]  # last feature map; for a ViT, the grid of its patch tokens after the final norm
-    cls: Float[Tensor, "b d"] | None  # class token after the final norm; None if there is no class token
-
-
-@dataclass(frozen=True, slots=True)
-class EncoderConfig:
-    """The backbone, its initial weights, and the preprocessing of served frames."""
-
-    backbone: str = "resnet18"  # name of a timm model
-    # random, timm (weights from timm's hub), pip:NAME (weights in a package, docs/starting_points.md), or a checkpoint:
-    # PATH or PATH#PREFIX (weights.py)
-    init: str = "random"
-    # Input size (height, width) that the weights of `init` were trained at.
-    # This size is needed only if a checkpoint has position embeddings but no encoder.json.
-    init_hw: tuple[int, int] | None = None
-    input_hw: tuple[int, int] = (224, 224)  # height, width; serving and evaluation resize whole frames to it
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
-    zero_init_last: bool = True  # whether every block of a ResNet starts as the identity (arXiv:1706.02677)
-    drop_path: float = 0.0  # stochastic depth rate of the last block; the rates rise linearly from 0 in the first block
-    # Freeze the stem and this many stages (blocks of a ViT) after it, with their batch-norm statistics; 0: the stem.
-    frozen_stages: int | None = None
-    frozen_norm_stats: bool = False  # whether all batch-norms use and keep their running statistics, but train scales
-
-    def __post_init__(self) -> None:
-        check_range(1, input_hw=min(self.input_hw))
-        check_positive(std=min(self.std))
-        check_range(0, 1, drop_path=self.drop_path)
-        check_range(0, frozen_stages=self.frozen_stages)
-        if self.init_hw is not None and self.init == "random":
-            raise InputError(
-                "encoder.init_hw is the input size of a checkpoint, but encoder.init is random; leave it out"
-            )
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "Encoder",
+    "EncoderConfig",
+    "Features",
+    "build_encoder",
+    "config_from_json",
+    "named_outputs",
+    "read_encoder",
+    "resize_matrix",
+    "save_encoder",
+    "spatial_softmax",
+    "unused_weights",
+]
 
 
 class Encoder(nn.Module):
@@ -111,7 +79,7 @@ class Encoder(nn.Module):
             InputError: the output of the backbone is neither a feature map nor patch tokens of the whole frame.
         """
         resized = self.has_grid and tuple(pixels.shape[-2:]) != self.config.input_hw
-        with _ResizeByMatrix(self.position_matrix) if resized else contextlib.nullcontext():
+        with ResizeByMatrix(self.position_matrix) if resized else contextlib.nullcontext():
             out: Tensor | list[Tensor] = self.backbone.forward_features(pixels)
         if isinstance(out, Tensor) and out.ndim == 4 and self.feature_dim in (out.shape[1], out.shape[3]):
             dense = out if out.shape[1] == self.feature_dim else out.permute(0, 3, 1, 2)
@@ -139,55 +107,6 @@ class Encoder(nn.Module):
         mean = torch.tensor(self.config.mean, device=pixels.device).view(3, 1, 1)
         std = torch.tensor(self.config.std, device=pixels.device).view(3, 1, 1)
         return (pixels - mean) / std
-
-
-class _ResizeByMatrix(TorchFunctionMode):
-    """A context in which `F.interpolate` resizes learned position embeddings by matrix products.
-
-    This is needed on CUDA, where the backward pass of torch's antialiased resize is not deterministic.
-    """
-
-    def __init__(self, matrix: PositionMatrix) -> None:
-        super().__init__()
-        self.matrix = matrix
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func is not F.interpolate or kwargs.get("mode") != "bicubic" or not kwargs.get("antialias"):
-            return func(*args, **kwargs)
-        (height, width), positions = kwargs["size"], args[0]
-        with positions.device:  # a matrix that is made on the CPU would be copied, and the program would wait for that
-            rows = self.matrix(positions.shape[-2], height).to(positions)
-            columns = self.matrix(positions.shape[-1], width).to(positions)
-        with torch.autocast(positions.device.type, enabled=False):
-            return rows @ positions @ columns.T
-
-
-def resize_matrix(source: int, target: int, *, mode: Literal["bilinear", "bicubic"]) -> Float[Tensor, "target source"]:
-    """Return the matrix that resizes one axis with antialiasing; it is the resized identity matrix."""
-    identity = torch.eye(source)[None, None]
-    return F.interpolate(identity, (target, source), mode=mode, antialias=True)[0, 0]
-
-
-def spatial_softmax(dense: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c 2"]:
-    """Return a keypoint (x, y) for each channel: the mean of the cells' centres, weighted by the channel's softmax.
-
-    The feature map spans [-1, 1] on both axes, with x to the right and y down (arXiv:1509.06113).
-    """
-    b, c, h, w = dense.shape
-    weight = dense.flatten(2).float().softmax(-1).view(b, c, h, w)
-    x = (2 * torch.arange(w, device=dense.device) + 1) / w - 1
-    y = (2 * torch.arange(h, device=dense.device) + 1) / h - 1
-    return torch.stack([(weight.sum(2) * x).sum(-1), (weight.sum(3) * y).sum(-1)], dim=-1)
-
-
-def named_outputs(features: Features) -> dict[str, Tensor]:
-    """Return fp32 features by output name, in this order: pooled, cls if there is a class token, dense, keypoints."""
-    dense = features.dense.float()
-    cls = {} if features.cls is None else {"cls": features.cls.float()}
-    return {"pooled": features.pooled.float(), **cls, "dense": dense, "keypoints": spatial_softmax(dense)}
 
 
 def build_encoder(config: EncoderConfig) -> Encoder:
@@ -289,14 +208,3 @@ def read_encoder(folder: Path) -> Encoder:
         encoder = Encoder(_backbone_of(config), config)
     load_weights(encoder.backbone, state, name=config.backbone, origin=str(folder), source_hw=config.input_hw)
     return encoder.eval()
-
-
-def config_from_json(values: dict[str, Any]) -> EncoderConfig:
-    """Make an `EncoderConfig` from JSON, in which tuples are lists."""
-    plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    try:
-        return EncoderConfig(**plain)
-    except TypeError as error:
-        raise InputError(
-            f"an encoder's config cannot be read ({reason(error)}); was it written by a newer robossl?"
-        ) from error

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
+import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from robossl.errors import InputError
 
 # Largest number of tokens before the patches that have a position embedding: a class token and a distillation token.
 MAX_PREFIX = 2
+
+PositionMatrix = Callable[[int, int], Tensor]
+"""Returns the matrix (target, source) that resizes learned positions along one axis."""
 
 
 def token_grid(num_tokens: int, hw: tuple[int, int]) -> tuple[int, int] | None:
@@ -121,3 +128,33 @@ def _source_grid(
         return target
     shape = f"either {side}x{side} or {target[0]}x{target[1]}" if same_number else "which make no square"
     raise InputError(f"{holds}, {shape}; set encoder.init_hw to the input size that it was trained at, [HEIGHT, WIDTH]")
+
+
+class ResizeByMatrix(TorchFunctionMode):
+    """A context in which `F.interpolate` resizes learned position embeddings by matrix products.
+
+    This is needed on CUDA, where the backward pass of torch's antialiased resize is not deterministic.
+    """
+
+    def __init__(self, matrix: PositionMatrix) -> None:
+        super().__init__()
+        self.matrix = matrix
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is not F.interpolate or kwargs.get("mode") != "bicubic" or not kwargs.get("antialias"):
+            return func(*args, **kwargs)
+        (height, width), positions = kwargs["size"], args[0]
+        with positions.device:  # a matrix that is made on the CPU would be copied, and the program would wait for that
+            rows = self.matrix(positions.shape[-2], height).to(positions)
+            columns = self.matrix(positions.shape[-1], width).to(positions)
+        with torch.autocast(positions.device.type, enabled=False):
+            return rows @ positions @ columns.T
+
+
+def resize_matrix(source: int, target: int, *, mode: Literal["bilinear", "bicubic"]) -> Float[Tensor, "target source"]:
+    """Return the matrix that resizes one axis with antialiasing; it is the resized identity matrix."""
+    identity = torch.eye(source)[None, None]
+    return F.interpolate(identity, (target, source), mode=mode, antialias=True)[0, 0]

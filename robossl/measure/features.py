@@ -172,11 +172,12 @@ def _code_digest() -> str:
 
     The cache needs it, because the digest of the weights does not tell how frames are resized and features pooled.
     """
-    from robossl.encoders import encoder
+    from robossl.encoders import encoder, encoder_config, outputs, positions
     from robossl.measure import subjects
 
     digest = hashlib.sha256(f"{version('torch')} {version('timm')} ".encode())
-    for path in (Path(encoder.__file__), Path(__file__), *sorted(Path(subjects.__file__).parent.glob("*.py"))):
+    parts = (encoder.__file__, encoder_config.__file__, outputs.__file__, positions.__file__, __file__)
+    for path in (*map(Path, parts), *sorted(Path(subjects.__file__).parent.glob("*.py"))):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

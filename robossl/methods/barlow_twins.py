@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -18,7 +17,7 @@ from robossl.encoders.encoder import Encoder
 from robossl.errors import InputError
 from robossl.methods.base import Loss, Method
 from robossl.methods.parts.heads import mlp
-from robossl.methods.parts.losses import full_precision
+from robossl.methods.parts.losses import full_precision, without_autocast
 from robossl.methods.parts.view_pairs import BLUR_P, SOLARIZE_P, VIEW, pair_of
 from robossl.views import Batch, ViewSpec
 
@@ -76,7 +75,7 @@ class BarlowTwins(Method):
     def forward(self, batch: Batch) -> Loss:
         """Return the loss of the paper's algorithm 1; batch-norm takes its statistics from each view separately."""
         z0, z1 = (full_precision(self.projector(self.encoder(view.pixels).pooled)) for view in batch.views)
-        with torch.autocast(z0.device.type, enabled=False):
+        with without_autocast(z0):
             c = ranks.all_reduce_mean(self.norm(z0).T @ self.norm(z1) / len(z0))
         on_diagonal, off_diagonal = redundancy(c, weight=self.config.redundancy_weight)
         metrics = {"on_diagonal": on_diagonal.detach(), "off_diagonal": off_diagonal.detach()}

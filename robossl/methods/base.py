@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -71,6 +71,14 @@ class Method(nn.Module):
     def views(self) -> tuple[ViewSpec, ...]:
         """Return the specification of each view (augmented frame) of a sample, in the order that `forward` expects."""
         raise NotImplementedError
+
+    def discrete_columns(self) -> dict[str, int]:
+        """Return how many values each discrete column of the clips has, by name; a run checks its stores for them."""
+        return {}
+
+    def teacher_records(self) -> list[dict[str, Any]]:
+        """Return what the card of the encoder says of its teachers; see `robossl.encoders.cards.teacher_record`."""
+        return []
 
     def encoder_sizes(self) -> set[int]:
         """Return the sizes of the encoder's inputs in pixels; override it if the method cuts its views into pieces."""

@@ -131,6 +131,10 @@ class CPC(Method):
         """Return one clip."""
         return (clip_view(self.config.view, self.config.clip),)
 
+    def discrete_columns(self) -> dict[str, int]:
+        """Return the number of values of each column that is looked up in a table."""
+        return dict(self.config.discrete_columns)
+
     def forward(self, batch: Batch) -> Loss:
         """Return the mean of -log softmax(z W_k c_t)[t + k] over all valid (t, k) of the global batch.
 

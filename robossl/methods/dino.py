@@ -20,7 +20,7 @@ from robossl.common.checks import check_range
 from robossl.encoders.encoder import Encoder
 from robossl.errors import InputError
 from robossl.methods.base import Loss, Method
-from robossl.methods.parts.losses import full_precision
+from robossl.methods.parts.losses import full_precision, without_autocast
 from robossl.methods.parts.multicrop import cls_crops
 from robossl.methods.parts.schedule import cosine
 from robossl.methods.parts.teacher import Center, Ema, check_momentum
@@ -221,7 +221,7 @@ class DINOHead(nn.Module):
         Prototypes are normalised here and not by `weight_norm`, so that a checkpoint holds them as a plain weight.
         """
         z = full_precision(self.mlp(x))
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             prototypes = F.normalize(self.prototypes.weight, dim=1)
             if self.lengths is not None:
                 prototypes = self.lengths * prototypes

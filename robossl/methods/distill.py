@@ -10,7 +10,7 @@ projector each, and the loss is the mean over teachers. Teachers are not part of
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -97,6 +97,10 @@ class Distill(Method):
     def views(self) -> tuple[ViewSpec, ...]:
         """Return the student's view, then the same picture at every other size that a teacher takes."""
         return tuple(_at_size(self.config.view, size) for size in self.sizes)
+
+    def teacher_records(self) -> list[dict[str, Any]]:
+        """Return the names, digests and licences of the teachers, for the card of the student."""
+        return [teacher.record for teacher in self.teachers]
 
     def encoder_sizes(self) -> set[int]:
         """Return the size of the student's view."""

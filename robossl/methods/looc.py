@@ -21,7 +21,7 @@ from robossl.encoders.encoder import Encoder
 from robossl.errors import InputError
 from robossl.methods.base import Loss, Method
 from robossl.methods.parts.heads import mlp
-from robossl.methods.parts.losses import unit
+from robossl.methods.parts.losses import unit, without_autocast
 from robossl.methods.parts.momentum_keys import MomentumKeys, has_batch_norm
 from robossl.methods.parts.teacher import Queue, check_momentum
 from robossl.views import Batch, Operation, ViewSpec
@@ -86,7 +86,7 @@ def looc_loss(
         queues: negatives of each space.
         temperature: tau of the paper.
     """
-    with torch.autocast(q.device.type, enabled=False):
+    with without_autocast(q):
         positive = torch.einsum("bsd,vbsd->svb", q, k) / temperature
         negative = torch.logsumexp(torch.einsum("bsd,snd->sbn", q, queues) / temperature, dim=-1)
     total = F.softplus(negative[0] - positive[0]).sum(0)

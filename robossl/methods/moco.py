@@ -23,7 +23,7 @@ from robossl.encoders.encoder import Encoder
 from robossl.errors import InputError
 from robossl.methods.base import Loss, Method
 from robossl.methods.parts.heads import mlp
-from robossl.methods.parts.losses import unit
+from robossl.methods.parts.losses import unit, without_autocast
 from robossl.methods.parts.momentum_keys import MomentumKeys, has_batch_norm
 from robossl.methods.parts.teacher import Queue, check_momentum
 from robossl.views import Batch, ViewSpec
@@ -65,7 +65,7 @@ def info_nce(
 
     The mean of the ranks' values is the loss of the global batch. All ranks have the same queue.
     """
-    with torch.autocast(q.device.type, enabled=False):
+    with without_autocast(q):
         logits = torch.cat([(q * k).sum(1, keepdim=True), q @ queue.T], dim=1) / temperature
     return F.cross_entropy(logits, torch.zeros(len(q), dtype=torch.int64, device=q.device))
 

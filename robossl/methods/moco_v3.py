@@ -21,7 +21,7 @@ from robossl.errors import InputError
 from robossl.methods.base import Loss, Method
 from robossl.methods.parts import view_pairs as pairs
 from robossl.methods.parts.heads import mlp
-from robossl.methods.parts.losses import full_precision, unit
+from robossl.methods.parts.losses import full_precision, unit, without_autocast
 from robossl.methods.parts.schedule import cosine
 from robossl.methods.parts.teacher import Ema, check_momentum
 from robossl.methods.parts.view_pairs import BLUR_P, SOLARIZE_P, pair_of
@@ -80,7 +80,7 @@ def contrast(
     ranks' values is then the loss of the global batch.
     """
     own = torch.arange(len(q), device=q.device) + first
-    with torch.autocast(q.device.type, enabled=False):
+    with without_autocast(q):
         logits = unit(q) @ unit(keys).T / temperature
     return 2 * temperature * F.cross_entropy(logits, own)
 

@@ -17,7 +17,7 @@ from robossl.encoders.encoder import Encoder
 from robossl.errors import InputError
 from robossl.methods.base import Loss, Method
 from robossl.methods.parts.dense import bins, centre_bin, check_boxes, matched_views, pixel_projector
-from robossl.methods.parts.losses import unit
+from robossl.methods.parts.losses import unit, without_autocast
 from robossl.methods.parts.schedule import cosine
 from robossl.methods.parts.teacher import Ema, check_momentum
 from robossl.methods.pixpro import VIEW_0, VIEW_1
@@ -94,7 +94,7 @@ def pixel_contrast(
     without a match do not count. An image without a match counts as 0. The mean of the ranks' values is the loss of the
     global batch. Pixels of other images are not negatives, so nothing is gathered.
     """
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x):
         logits = unit(x) @ unit(other).mT / temperature
     has_match = matched.any(dim=2)
     # If a pixel has no match, nothing is masked, so its loss is 0.

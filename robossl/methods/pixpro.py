@@ -23,7 +23,7 @@ from robossl.errors import InputError
 from robossl.methods.base import Loss, Method
 from robossl.methods.parts.dense import bins, centre_bin, check_boxes, matched_views, pixel_projector
 from robossl.methods.parts.heads import mlp
-from robossl.methods.parts.losses import full_precision, negative_cosine, unit
+from robossl.methods.parts.losses import full_precision, negative_cosine, unit, without_autocast
 from robossl.methods.parts.schedule import cosine
 from robossl.methods.parts.teacher import Ema, check_momentum
 from robossl.methods.parts.view_pairs import BLUR_P, SOLARIZE_P, VIEW, pair_of
@@ -138,7 +138,7 @@ def pixel_consistency(
     An image without a pair counts as 0.
     The mean of the ranks' values is the loss of the global batch, so nothing is gathered.
     """
-    with torch.autocast(y.device.type, enabled=False):
+    with without_autocast(y):
         similarity = unit(y) @ unit(x).mT
     pairs = matched.sum(dim=(1, 2))
     return -((similarity * matched).sum(dim=(1, 2)) / pairs.clamp_min(1)).mean()
@@ -161,7 +161,7 @@ class Propagation(nn.Module):
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n c"]:
         """Return the smoothed pixels, row by row."""
         pixels, values = unit(bins(x)), full_precision(bins(self.transform(x)))
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             similarity = (pixels @ pixels.mT).clamp_min(0).pow(self.sharpness)
             return similarity @ (unit(values) if self.unit_values else values)
 

@@ -20,7 +20,7 @@ from robossl.encoders.encoder import Encoder
 from robossl.errors import InputError
 from robossl.methods.base import Loss, Method
 from robossl.methods.parts.heads import mlp
-from robossl.methods.parts.losses import full_precision
+from robossl.methods.parts.losses import full_precision, without_autocast
 from robossl.methods.parts.multicrop import pooled_crops
 from robossl.methods.parts.teacher import HostCounts, Queue
 from robossl.views import Batch, ViewSpec
@@ -120,7 +120,7 @@ class SwAV(HostCounts, Method):
         return Loss(loss, {"code_entropy": entropy}, outputs)
 
     def _scores(self, z: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
-        with torch.autocast(z.device.type, enabled=False):
+        with without_autocast(z):
             scores: Tensor = self.prototypes(z)
         return scores
 

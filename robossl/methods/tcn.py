@@ -20,6 +20,7 @@ from robossl.common.checks import check_range
 from robossl.encoders.encoder import Encoder
 from robossl.errors import InputError
 from robossl.methods.base import Loss, Method
+from robossl.methods.parts.losses import without_autocast
 from robossl.methods.parts.temporal import (
     FramePool,
     Negatives,
@@ -188,5 +189,5 @@ def _has_far(view: View) -> Tensor:
 
 
 def _squared_distances(a: Float[Tensor, "p d"], b: Float[Tensor, "n d"]) -> Float[Tensor, "p n"]:
-    with torch.autocast(a.device.type, enabled=False):
+    with without_autocast(a):
         return (a.square().sum(1)[:, None] + b.square().sum(1) - 2 * a @ b.T).clamp_min(0)

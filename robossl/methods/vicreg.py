@@ -20,7 +20,7 @@ from robossl.encoders.encoder import Encoder
 from robossl.errors import InputError
 from robossl.methods.base import Loss, Method
 from robossl.methods.parts.heads import mlp
-from robossl.methods.parts.losses import full_precision
+from robossl.methods.parts.losses import full_precision, without_autocast
 from robossl.methods.parts.view_pairs import BLUR_P, SOLARIZE_P, VIEW, pair_of
 from robossl.views import Batch, ViewSpec
 
@@ -68,7 +68,7 @@ def variance(z: Float[Tensor, "n d"], *, target_std: float, epsilon: float) -> F
 def covariance(z: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
     """Return the paper's equations 3, 4: squared covariances of different channels, summed and divided by d."""
     centred = z - z.mean(dim=0)
-    with torch.autocast(z.device.type, enabled=False):
+    with without_autocast(z):
         squares = (centred.T @ centred / (len(z) - 1)).square()
     return (squares.sum() - squares.diagonal().sum()) / z.shape[1]
 

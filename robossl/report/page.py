@@ -57,7 +57,9 @@ def list_facts(record: RunRecord) -> list[Fact]:
         found.append(Fact("Speed", f"{np.median(record.metrics['samples_per_s'].values):,.0f}", "samples/s"))
     split = record.setting("data", "split")
     found.append(Fact("Data", str(record.setting("data", "store") or "unknown"), f"split {split}" if split else ""))
-    licences = sorted({each for data in record.encoder.get("extra", {}).get("data", []) for each in data["licences"]})
+    extra = record.encoder.get("extra", {})
+    sources = (*extra.get("data", []), *extra.get("teachers", []))
+    licences = sorted({each for source in sources for each in source["licences"]})
     if licences:
         found.append(Fact("Licences", ", ".join(licences), warnings=licence_warnings(licences)))
     return [fact._replace(is_wide=_length(fact) > LONG_FACT) for fact in found]

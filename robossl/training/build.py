@@ -11,7 +11,7 @@ from torch import nn
 
 from robossl.augment.pipeline import Augment
 from robossl.common.ranks import Ranks
-from robossl.data.clips import check_clips, moving_rows
+from robossl.data.clips import check_clips, check_discrete, moving_rows
 from robossl.data.loader import BatchLoader, ResidentFrames
 from robossl.data.mixture import FrameStore, Mixture
 from robossl.data.sampler import MixedSampler, Sampler, thin_rows
@@ -57,6 +57,8 @@ def build_trainer(config: RunConfig, ranks: Ranks, out: Path, *, resume: bool) -
     small_specs = shrink_views(specs, config, method)
     loader = build_loader(config, ranks, stores, specs)
     check_views(method, stores, specs)
+    for store, part in zip(stores, config.data.parts, strict=True):
+        check_discrete(store, store.rows(part.split), method.discrete_columns())
     if config.optim.warm_head_steps:
         check_heads(method)
     if config.knn and config.knn.output == "cls" and not method.encoder.has_cls:

@@ -25,7 +25,7 @@ from robossl.common.ranks import Ranks, all_reduce_mean, any_rank, barrier, gath
 from robossl.common.sharding import is_sharded, own_part, whole
 from robossl.data.loader import BatchLoader
 from robossl.data.store import Store
-from robossl.encoders.cards import data_before
+from robossl.encoders.cards import data_before, teachers_before
 from robossl.encoders.encoder import save_encoder
 from robossl.errors import InputError, RunInterrupted
 from robossl.measure.collapse import CollapseMonitor
@@ -220,6 +220,8 @@ class Trainer:
         if self.ranks.is_main:
             before, start_recorded = data_before(self.config.encoder.init)
             seen = [self.stores[number] for number in self.loader.sampler.drawn_from]
+            own_teachers = self.method.teacher_records()
+            old_teachers = [each for each in teachers_before(self.config.encoder.init) if each not in own_teachers]
             own = [{"store": store.content_hash, "licences": list(store.manifest.licences)} for store in seen]
             about = {
                 "method": as_plain(self.config)["method"]["name"],
@@ -229,6 +231,8 @@ class Trainer:
                 "data": [*(store for store in before if store not in own), *own],
                 "start_recorded": start_recorded,
             }
+            if teachers := [*old_teachers, *own_teachers]:
+                about["teachers"] = teachers
             save_encoder(self.method.encoder, self.folder.path / "encoder", extra=about, state=state)
         barrier()
 

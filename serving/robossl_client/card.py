@@ -80,7 +80,7 @@ class EncoderCard:
     step: int | None = None  # number of training steps
     config_hash: str | None = None
     data: tuple[str, ...] = ()  # content hashes of the stores (data sets) that the encoder was trained on
-    licences: tuple[str, ...] = ()  # licences of the stores in `data`, sorted
+    licences: tuple[str, ...] = ()  # licences of the stores in `data` and of those of its teachers, sorted
     warnings: tuple[str, ...] = ()  # what users must know before they use or share the encoder
     parity: Parity | None = None
     probe: dict[str, Any] | None = None  # summary of the invariance probe

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,16 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from places import CLIPS, G1
+from runs_kit import config_for
 
-from robossl.data.clips import check_clips
+from robossl.data.clips import check_clips, check_discrete
 from robossl.data.ingest import ingest
 from robossl.data.source import Damaged
 from robossl.data.sources.lerobot import LeRobotSource
 from robossl.data.sources.parquet import ParquetSource
 from robossl.data.store import Store, open_store
 from robossl.errors import InputError
+from robossl.training.pretrain import pretrain
 from robossl.views import ClipSpec
 
 
@@ -191,6 +194,25 @@ def test_a_column_s_width_is_that_of_the_rows_asked_for(tmp_path: Path) -> None:
     store = open_store(tmp_path / "store")
     mine = np.flatnonzero(store.episode_of(store.rows(None)) >= 2)
     assert store.column("action", mine[:4]).shape == (4, 3)
+
+
+def test_discrete_columns_are_checked_before_training(tmp_path: Path) -> None:
+    root = Path(shutil.copytree(G1, tmp_path / "g1"))
+    for path in root.glob("data/*/*.parquet"):
+        table = pq.read_table(path)
+        tool = pa.array([[float(row % 3)] for row in range(len(table))])
+        pq.write_table(table.set_column(table.column_names.index("action"), "action", tool), path)
+    ingest((root,), out=tmp_path / "store", short_side=32, workers=1)
+    store = open_store(tmp_path / "store")
+    check_discrete(store, store.rows(None), {"action": 3})
+    with pytest.raises(InputError, match=r"must hold whole numbers from 0 to 1, it has 0 to 2; set method\.discrete"):
+        check_discrete(store, store.rows(None)[:1], {"action": 2})  # all frames of its episode
+    with pytest.raises(InputError, match=r"'state' must be one number a frame, it is 26 wide; put it under"):
+        check_discrete(store, store.rows(None), {"state": 3})
+    config = config_for("cpc", tmp_path / "store")
+    config = replace(config, method=replace(config.method, discrete_columns={"action": 2}))
+    with pytest.raises(InputError, match="discrete column 'action' must hold whole numbers from 0 to 1"):
+        pretrain(config, out=tmp_path / "run")
 
 
 def test_images_beside_videos_are_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

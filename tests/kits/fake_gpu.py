@@ -46,6 +46,10 @@ class FakeGpu(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        # Under inference mode nothing else takes composite operations apart.
+        if torch.is_inference_mode_enabled() and func.namespace == "aten" and func._can_decompose():
+            with self:
+                return func.decompose(*args, **kwargs)
         leaves = tree_leaves((args, kwargs))
         held = any(isinstance(each, FakeTensor) for each in leaves)
         if not held and not any(isinstance(each, torch.device) and each.type == "cuda" for each in leaves):

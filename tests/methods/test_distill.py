@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from methods_kit import TINY, build, configured, make_batch, reference
+from robossl_client.card import EncoderCard
 from runs_kit import config_for, weights
 from serving_kit import build_tiny
 
@@ -16,6 +18,7 @@ from robossl.augment.pipeline import Augment
 from robossl.data.loader import BatchLoader
 from robossl.data.sampler import Sampler
 from robossl.data.store import open_store
+from robossl.encoders.cards import open_encoder, teacher_record, torch_card
 from robossl.encoders.encoder import build_encoder, read_encoder, save_encoder
 from robossl.encoders.inference import load_encoder
 from robossl.errors import InputError
@@ -195,6 +198,35 @@ def test_a_run_goes_on_with_the_same_teacher_only_and_exports_the_student(clip_s
     ORACLE.save_teacher(teacher, seed=5)
     with pytest.raises(InputError, match=r"teacher .* has the digest \w{12}, the run .* with \w{12}; put the old"):
         pretrain(config, out=run, resume=True)
+
+
+def test_the_card_names_the_teacher_and_its_licence(clip_store_path, tmp_path):
+    teacher = tmp_path / "folders" / "large"
+    data = [{"store": "s1", "licences": ["CC-BY-NC-4.0"]}]
+    save_encoder(read_encoder(Path(ORACLE.TEACHER)), teacher, extra={"method": "simclr", "data": data})
+    config = config_for("distill", clip_store_path, steps=1)
+    config = replace(config, method=replace(config.method, teacher=(str(teacher), ORACLE.OTHER), teacher_size=32))
+    student = pretrain(config, out=tmp_path / "student").path
+    known, unknown = (load_encoder(place).card.digest[:12] for place in (teacher, ORACLE.OTHER))
+    said = {
+        f"distilled from the teacher large ({known}): data under CC-BY-NC-4.0; data under CC-BY-NC-4.0: not for "
+        "commercial use",
+        f"distilled from the teacher other ({unknown}): its licence is not recorded",
+        "data under CC-BY-NC-4.0: not for commercial use",
+    }
+    later = config_for("simsiam", clip_store_path, steps=1)
+    later = replace(later, encoder=replace(config.encoder, init=str(student)))
+    for run in (student, pretrain(later, out=tmp_path / "later").path):
+        card = open_encoder(run / "encoder")[1]
+        assert said <= set(card.warnings)
+        assert "CC-BY-NC-4.0" in card.licences
+        assert EncoderCard.from_json(card.to_json()) == card
+
+
+def test_a_public_teacher_keeps_its_address_without_folders():
+    card = torch_card(build_encoder(TINY), name="tiny", extra={})
+    names = {"pip:tiny": "pip:tiny", "timm:tiny@/home/me/w.pt": "timm:tiny@w.pt", "runs/a@b": "tiny"}
+    assert {address: teacher_record(address, card)["name"] for address in names} == names
 
 
 @pytest.mark.parametrize(

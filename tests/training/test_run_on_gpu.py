@@ -14,7 +14,9 @@ from robossl.augment import blur
 from robossl.augment.pipeline import Augment
 from robossl.data.loader import ResidentFrames
 from robossl.data.store import Store
-from robossl.encoders.encoder import build_encoder, named_outputs
+from robossl.encoders.cards import torch_card
+from robossl.encoders.encoder import build_encoder
+from robossl.encoders.inference import TorchEncoder
 from robossl.measure.collapse import CollapseMonitor
 from robossl.training.online_knn import OnlineKnn
 from robossl.training.optim import OptimConfig, clip_gradients, set_rates
@@ -101,10 +103,15 @@ def test_resident_frames_are_gathered_on_the_gpu(clip_store: Store) -> None:
 
 
 def test_features_for_evaluation_and_probes_are_made_on_the_gpu() -> None:
-    """As in `TorchEncoder`, but under `no_grad`: fake tensors know no inference mode."""
     for backbone in ("test_resnet", "test_vit"):
         encoder = build_encoder(replace(TINY, backbone=backbone, input_hw=(32, 32)))
-        frames = torch.zeros(2, 40, 48, 3, dtype=torch.uint8)
-        with fake_gpu(), torch.no_grad():
-            found = named_outputs(on_gpu(encoder)(encoder.preprocess(frames.to(GPU))))
-        assert {each.device.type for each in found.values()} == {"cuda"}
+        encode = TorchEncoder(encoder, torch_card(encoder, name="tiny", extra={}), batch_size=2)
+        with fake_gpu() as gpu:
+            on_gpu(encode.encoder)
+            encode._device = "cuda"  # a device that the constructor refuses here
+            found = encode(np.zeros((3, 40, 48, 3), np.uint8))
+        assert found.keys() == set(encode.card.outputs)
+        assert all(value.shape == (3, *encode.card.outputs[name].shape[1:]) for name, value in found.items())
+        # Frames come from the CPU and features go there. The other copies are mean and std, once a batch.
+        places = {each.partition(":")[0].rpartition("/")[2] for each in gpu.waits}
+        assert places == {"inference.py", "encoder.py"} and not gpu.cpu_tensors

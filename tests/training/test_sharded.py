@@ -9,7 +9,7 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -29,11 +29,12 @@ from robossl.training.optim import OptimConfig
 from robossl.training.pretrain import claimed, pretrain, restore
 from robossl.training.run_config import OnlineKnnConfig, RunConfig
 from robossl.training.trainer import Trainer
-from robossl.views import Batch
+from robossl.views import Batch, ViewSpec
 
 STEPS = 4
 RUN = "simclr"  # the method of the run that is stopped and resumed
 FAST = ("byol",)
+PATCH = 16  # pixels of a patch of test_vit
 OPTIMIZERS = {
     "byol": OptimConfig("lars", lr=0.5, decay="matrices"),
     "dino": OptimConfig("adamw", lr=0.01, clip_over="tensor"),
@@ -45,7 +46,16 @@ def configured(name: str, store: Path, parallel: str, **train: object) -> RunCon
     config = config_for(name, store, parallel=parallel, steps=STEPS, checkpoint_every=2, **train)
     optimizer = OPTIMIZERS.get(name, OptimConfig(lr=0.5))
     config = replace(config, optim=replace(optimizer, clip_grad_norm=0.5))
-    return replace(config, encoder=replace(config.encoder, backbone=backbone)) if backbone else config
+    if not backbone:
+        return config
+    held = {field.name: getattr(config.method, field.name) for field in fields(config.method)}
+    views = {
+        key: replace(view, size=max(PATCH, view.size // PATCH * PATCH))
+        for key, view in held.items()
+        if isinstance(view, ViewSpec)
+    }
+    method = replace(config.method, **views)
+    return replace(config, method=method, encoder=replace(config.encoder, backbone=backbone))
 
 
 def losses_of(config: RunConfig, ranks: Ranks, out: Path) -> None:

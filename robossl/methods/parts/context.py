@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robossl.errors import InputError
-from robossl.methods.parts.losses import full_precision
+from robossl.methods.parts.losses import full_precision, without_autocast
 
 ContextKind = Literal["gru", "lstm", "transformer", "none"]
 
@@ -28,7 +28,7 @@ class RecurrentContext(nn.Module):
 
     def forward(self, x: Float[Tensor, "b t i"]) -> Float[Tensor, "b t d"]:
         """Return the recurrent state after each frame."""
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             out: Tensor = self.rnn(full_precision(x))[0]
         return out
 
@@ -81,7 +81,8 @@ class ColumnEmbedding(nn.Module):
 
     Args:
         continuous: width of each continuous column, by name.
-        discrete: number of different values of each discrete column, by name; values count from 0.
+        discrete: number of different values of each discrete column, by name; values count from 0. The values are
+            checked before training (`Method.discrete_columns`), because a GPU would have to be waited for here.
         dim: width of each embedding.
         lag: number of frames by which columns are delayed. With 1, each frame gets the action that led to it, and the
             first frame gets zeros.
@@ -103,8 +104,7 @@ class ColumnEmbedding(nn.Module):
             for linear, (name, width) in zip(self.linears, self.continuous.items(), strict=True)
         ]
         parts += [
-            table(self._discrete_column(name, num_values, columns))
-            for table, (name, num_values) in zip(self.tables, self.discrete.items(), strict=True)
+            table(self._discrete_column(name, columns)) for table, name in zip(self.tables, self.discrete, strict=True)
         ]
         late = [F.pad(part, (0, 0, self.lag, 0))[:, : z.shape[1]] for part in parts]
         return torch.cat([z, *(full_precision(part) for part in late)], dim=-1)
@@ -115,17 +115,11 @@ class ColumnEmbedding(nn.Module):
             raise InputError(f"column {name!r} is {got} wide, got {width}; set method.columns.{name} to {got}")
         return columns[name]
 
-    def _discrete_column(self, name: str, num_values: int, columns: Mapping[str, Tensor]) -> Tensor:
+    def _discrete_column(self, name: str, columns: Mapping[str, Tensor]) -> Tensor:
         values = columns[name]
         if values.shape[-1] != 1:
             raise InputError(
                 f"discrete column {name!r} must be one number a frame, it is {values.shape[-1]} wide; "
                 "put it under method.columns"
-            )
-        low, high = (float(x) for x in values.aminmax())
-        if low < 0 or high > num_values - 1 or not torch.equal(values, values.round()):
-            raise InputError(
-                f"discrete column {name!r} must hold whole numbers from 0 to {num_values - 1}, it has {low:g} to "
-                f"{high:g}; set method.discrete_columns.{name} to their number or put it under method.columns"
             )
         return values.squeeze(-1).long()

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from robossl.encoders.cards import teacher_record
 from robossl.encoders.inference import FrameEncoder, TorchEncoder, load_encoder
 from robossl.errors import InputError, reason
 
@@ -24,6 +25,7 @@ class FrozenTeacher:
     Attributes:
         digest: The sha256, in hex, of the model file or of the weights.
         size: The height and width of its input, in pixels.
+        record: What the card of a student says of it: name, digest, licences.
         dims: The number of channels of each output.
 
     Args:
@@ -43,6 +45,7 @@ class FrozenTeacher:
         card = self._encode.card
         self.address, self.outputs = address, outputs
         self.digest = card.model_sha256 or card.digest
+        self.record = teacher_record(address, card)
         self.size = size or max(card.input.input_hw)
         both = (student.mean, student.std, card.input.mean, card.input.std)
         self._colours = torch.tensor(both, dtype=torch.float64).view(4, 3, 1, 1)  # mean and std: student's, own

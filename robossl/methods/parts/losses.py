@@ -6,10 +6,19 @@ near a logit of 14.
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.amp import is_autocast_available
 from torch.nn import functional as F
+
+
+def without_autocast(x: Tensor) -> contextlib.AbstractContextManager[object]:
+    """Return a context without autocast on the device of a tensor. A device that has no autocast (meta) needs none."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if is_autocast_available(kind) else contextlib.nullcontext()
 
 
 def full_precision(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -63,7 +72,7 @@ def nt_xent(
     """
     b, n = len(views[0]), len(everyone[0])
     rows = torch.arange(b, device=views[0].device) + first
-    with torch.autocast(views[0].device.type, enabled=False):
+    with without_autocast(views[0]):
         logits = unit(torch.cat(views)) @ unit(torch.cat(everyone)).T / temperature
     oneself = torch.cat([rows, rows + n]).unsqueeze(1)
     positive = torch.cat([rows + n, rows])
@@ -79,7 +88,7 @@ def relation_loss(
     ranks' values is the loss of the global batch. All ranks have the same queue, of unit vectors.
     """
     p, t = unit(p), unit(t)
-    with torch.autocast(p.device.type, enabled=False):
+    with without_autocast(p):
         queue = queue.to(t.dtype)
         of_student = torch.cat([(p * t).sum(1, keepdim=True), p @ queue.T], dim=1) / temperature
         of_teacher = torch.cat([(t * t).sum(1, keepdim=True), t @ queue.T], dim=1) / temperature

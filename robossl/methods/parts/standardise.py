@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from robossl.common.ranks import all_reduce_sum
+from robossl.methods.parts.losses import without_autocast
 from robossl.methods.parts.teacher import HostCounts
 
 Standard = Literal["phi_s", "channel", "none"]
@@ -60,7 +61,7 @@ class Standardiser(HostCounts):
 
     def forward(self, rows: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """Return standardised rows."""
-        with torch.autocast(rows.device.type, enabled=False):
+        with without_autocast(rows):
             rows = (rows.to(self.mean.dtype) - self.mean) / self.scale
             return rows if self.rotation is None else rows @ self.rotation.T
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from robossl.common import ranks
 from robossl.errors import InputError
 from robossl.methods.parts.heads import mlp
-from robossl.methods.parts.losses import full_precision
+from robossl.methods.parts.losses import full_precision, without_autocast
 from robossl.views import ClipSpec, ViewSpec
 
 Negatives = Literal["other", "same", "both"]
@@ -103,7 +103,7 @@ def similarity(
     a: Float[Tensor, "p d"], b: Float[Tensor, "n d"], kind: Similarity, temperature: float = 1.0
 ) -> Float[Tensor, "p n"]:
     """Return the similarity of every row of `a` to every row of `b`, divided by the temperature."""
-    with torch.autocast(a.device.type, enabled=False):
+    with without_autocast(a):
         a, b = full_precision(a), full_precision(b)
         match kind:
             case "dot":
