@@ -25,6 +25,7 @@ ORDER = (
     "exporting",
     "report",
     "probes",
+    "transfer",
     "training",
     "robossl_envs",
     "robossl_serving",
