@@ -25,7 +25,7 @@ ORDER = (
     "exporting",
     "report",
     "probes",
-    "transfer",
+    "policies",
     "training",
     "robossl_envs",
     "robossl_serving",

@@ -1,4 +1,4 @@
-"""Roll out policies: environments in worker processes without torch, which step together so that frames come in batches.
+"""Roll out policies: environments in worker processes without torch that step together, so frames come in batches.
 
 The policy is in the calling process. Each wave of episodes starts together; each step asks the policy once for all
 episodes that still run. So the frames that a policy sees in one call do not depend on the number of workers.
@@ -20,7 +20,7 @@ from numpy import ndarray
 
 from robossl.data.worker import start_worker
 from robossl.errors import InputError, ResourceError, reason
-from robossl.transfer.simulator import Act, Demonstrations, Rollout, RolloutView
+from robossl.policies.simulator import Act, Demonstrations, Rollout, RolloutView
 from robossl_envs.agents.agent import action_range
 from robossl_envs.collection.crew import describe_exit, limit_threads
 from robossl_envs.collection.environment import (
@@ -61,7 +61,7 @@ class _Moment:
 
 
 class EnvSimulator:
-    """Plays the expert and policies in a registered gymnasium environment (`robossl.transfer.simulator.Simulator`).
+    """Plays the expert and policies in a registered gymnasium environment (`robossl.policies.simulator.Simulator`).
 
     Args:
         env: Id of the environment.
@@ -284,7 +284,9 @@ class _Player:
         found = {}
         for slot, (scene, strengths) in orders.items():
             env = self._env(slot)
-            found[slot] = self._moment(env, *env.reset(seed=scene, options={"strengths": strengths} if strengths else None))
+            found[slot] = self._moment(
+                env, *env.reset(seed=scene, options={"strengths": strengths} if strengths else None)
+            )
         return found
 
     def step(self, orders: dict[int, tuple[Float32[ndarray, " a"]]]) -> dict[int, _Moment]:
@@ -305,7 +307,8 @@ class _Player:
     def _played(self, action: ndarray) -> ndarray:
         """Return an action of a policy, in [-1, 1], in the units of the environment."""
         played = self._middle + self._half * np.clip(action, -1, 1).reshape(self._middle.shape)
-        return played.astype(self._env(0).action_space.dtype)
+        action: ndarray = played.astype(self._env(0).action_space.dtype)
+        return action
 
     def _moment(
         self, env: Environment, observation: Any, info: dict[str, Any], *, reward: Any = 0.0, ended: bool = False

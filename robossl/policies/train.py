@@ -1,7 +1,7 @@
 """Train a policy on demonstrations: mean squared error to the expert's action (behaviour cloning).
 
-Adam, and a learning rate that falls along a cosine to zero, so that the last checkpoint is a stable one. It is the only
-one that is rolled out: to choose the best of many on the rollouts themselves would flatter every encoder.
+Adam with weight decay, and a learning rate that falls along a cosine to zero, so that the last checkpoint is stable. It
+is the only one that is rolled out: to choose the best of many on the rollouts themselves would flatter every encoder.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +18,12 @@ from jaxtyping import Bool, Int
 from numpy import ndarray
 from torch import Tensor
 
-from robossl.transfer.policy import Policy, PolicyInputs
-from robossl.transfer.simulator import Demonstrations
+from robossl.policies.policy import Policy, PolicyInputs
+from robossl.policies.simulator import Demonstrations
 
 BATCH = 64
-LR, VISION_LR = 1e-3, 1e-4  # of the policy, and of an encoder that is fine-tuned
+LR = 1e-3
+WEIGHT_DECAY = 0.1  # decoupled (AdamW); of the policy alone
 SHIFT = 1 / 21  # largest random shift, in heights of the frame: 4 of 84 pixels, as in DrQ (arXiv:2004.13649)
 
 
@@ -34,13 +36,12 @@ class TrainedPolicy:
 
 
 def make_policy(inputs: PolicyInputs, demos: Demonstrations, *, stack: int) -> Policy:
-    """Return an untrained policy for these demonstrations."""
-    if inputs.trained is not None:
-        shape = inputs.trained.shape
-    else:
-        shape = inputs.features(demos.frames[:1]).shape[1:]
+    """Return an untrained policy for these demonstrations; weights are drawn from torch's global generator."""
+    height, width = demos.frames.shape[1:3]
+    vision = None if inputs.trained is None else inputs.trained((height, width))
+    shape = inputs.features(demos.frames[:1]).shape[1:] if vision is None else vision.shape
     vector_dim, action_dim = inputs.vectors(demos).shape[1], demos.actions.shape[1]
-    return Policy(inputs, shape, vector_dim=vector_dim, stack=stack, action_dim=action_dim)
+    return Policy(inputs.head, vision, shape, vector_dim=vector_dim, stack=stack, action_dim=action_dim)
 
 
 def train_policy(
@@ -62,22 +63,23 @@ def train_policy(
 
 
 def _standardise(policy: Policy, features: Tensor, vectors: Tensor) -> None:
-    """Give the policy mean and standard deviation of the demonstrations; those of a network are from before training."""
+    """Give the policy mean and std of the demonstrations; those of a network's features are from before training."""
     policy.vector.fit(vectors)
     if policy.vision is None:
         policy.features.fit(features)
     else:
         with torch.no_grad():
-            policy.features.fit(torch.cat([policy.vision(part) for part in features.split(BATCH)]))
+            policy.features.fit(torch.cat([policy.vision(part) for part in torch.split(features, BATCH)]))
 
 
 def _fit(policy: Policy, data: tuple[Tensor, ...], order: Iterator[Tensor], *, steps: int) -> float:
     features, vectors, actions, past = data
-    vision = [] if policy.vision is None else list(policy.vision.parameters())
-    own = {id(each) for each in vision}
-    rest = [each for each in policy.parameters() if id(each) not in own]
-    lr = getattr(policy.vision, "lr", VISION_LR)
-    optim = torch.optim.Adam([{"params": rest, "lr": LR}, {"params": vision, "lr": lr}])
+    vision = [] if policy.vision is None else [each for each in policy.vision.parameters() if each.requires_grad]
+    rest = [each for name, each in policy.named_parameters() if not name.startswith("vision.")]
+    groups: list[dict[str, Any]] = [{"params": rest, "lr": LR, "weight_decay": WEIGHT_DECAY}]
+    if policy.vision is not None:
+        groups.append({"params": vision, "lr": policy.vision.lr, "weight_decay": 0.0})
+    optim = torch.optim.AdamW(groups)
     schedule = torch.optim.lr_scheduler.LambdaLR(optim, lambda step: 0.5 + 0.5 * math.cos(math.pi * step / steps))
     last = 0.0
     tail = max(1, steps // 10)
@@ -108,7 +110,8 @@ def frames_before(starts: Bool[ndarray, " n"], stack: int) -> Int[ndarray, "n st
     """Return the rows of the last frames of each frame, itself last; an episode's first frame stands in for earlier."""
     rows = np.arange(len(starts))
     first = np.maximum.accumulate(np.where(starts, rows, 0))
-    return np.maximum(rows[:, None] + np.arange(1 - stack, 1), first[:, None])
+    past: Int[ndarray, "n stack"] = np.maximum(rows[:, None] + np.arange(1 - stack, 1), first[:, None])
+    return past
 
 
 def shift_frames(frames: Tensor) -> Tensor:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 from robossl.common.plugins import Registry
 
 if TYPE_CHECKING:
-    from robossl.transfer.heads.head import PolicyHead
+    from robossl.policies.heads.head import PolicyHead
 
 
 def _check(found: Any) -> str:
-    from robossl.transfer.heads.head import PolicyHead
+    from robossl.policies.heads.head import PolicyHead
 
     is_head = isinstance(found, type) and issubclass(found, PolicyHead)
-    return "" if is_head else "must be a subclass of robossl.transfer.heads.head.PolicyHead"
+    return "" if is_head else "must be a subclass of robossl.policies.heads.head.PolicyHead"
 
 
 HEADS = Registry(
@@ -22,9 +22,9 @@ HEADS = Registry(
     group="robossl.heads",
     check=_check,
     built_in={
-        "mlp": "robossl.transfer.heads.mlp:PooledHead",
-        "keypoints": "robossl.transfer.heads.keypoints:KeypointsHead",
-        "attention": "robossl.transfer.heads.attention:AttentionHead",
+        "mlp": "robossl.policies.heads.mlp:PooledHead",
+        "keypoints": "robossl.policies.heads.keypoints:KeypointsHead",
+        "attention": "robossl.policies.heads.attention:AttentionHead",
     },
 )
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from robossl.transfer.heads.head import PolicyHead
+from robossl.policies.heads.head import PolicyHead
 
 WIDTH, QUERIES = 64, 4
 OCTAVES = 3  # wavelengths of the code of a place: twice the map, the map, and half of it
@@ -35,7 +35,8 @@ class AttentionHead(PolicyHead):
         places = self.places.expand(len(cells), -1, -1)
         keys, values = self.cells(torch.cat([cells, places], 2)).chunk(2, dim=2)
         weights = (keys @ self.queries.T).softmax(1)  # (n, cells, queries)
-        return (weights.transpose(1, 2) @ values).flatten(1)
+        read: Tensor = (weights.transpose(1, 2) @ values).flatten(1)
+        return read
 
 
 def _code_places(height: int, width: int) -> Float[Tensor, "p k"]:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from robossl.encoders.encoder import spatial_softmax
-from robossl.transfer.heads.head import PolicyHead
+from robossl.policies.heads.head import PolicyHead
 
 KEYPOINTS = 32  # as in robomimic (arXiv:2108.03298)
 

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from robossl.transfer.heads.head import PolicyHead
+from robossl.policies.heads.head import PolicyHead
 
 
 class PooledHead(PolicyHead):

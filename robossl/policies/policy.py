@@ -6,6 +6,7 @@ with statistics of batches, a policy of the true state reached a third as many g
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,8 +17,8 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from robossl.measure.subjects import Subject
-from robossl.transfer.heads import resolve_head
-from robossl.transfer.simulator import Demonstrations, RolloutView
+from robossl.policies.heads import resolve_head
+from robossl.policies.simulator import Demonstrations, RolloutView
 
 Vector = Literal["none", "proprioception", "state"]
 HIDDEN = 256
@@ -27,11 +28,11 @@ class TrainedVision(nn.Module):
     """A network that is trained with the policy: from uint8 frames (n, h, w, 3) to features.
 
     Attributes:
-        reads: The output that the policy's head reads.
+        lr: Its learning rate.
         shape: Shape of the features of one frame.
     """
 
-    reads: str
+    lr: float
     shape: tuple[int, ...]
 
     def forward(self, frames: Tensor) -> Tensor:
@@ -47,13 +48,13 @@ class PolicyInputs:
         vector: The vector beside the features.
         head: Name of the head that reads the features; "" if there are none.
         frozen: An encoder that stays as it is.
-        trained: A network that is trained with the policy.
+        trained: Function that makes a network, which is trained with the policy, for frames of a height and width.
     """
 
     vector: Vector
     head: str = ""
     frozen: Subject | None = None
-    trained: TrainedVision | None = None
+    trained: Callable[[tuple[int, int]], TrainedVision] | None = None
 
     def features(self, frames: ndarray) -> ndarray:
         """Return what is kept of frames: frozen features, the frames themselves for a trained network, or nothing."""
@@ -105,7 +106,8 @@ class Policy(nn.Module):
     """Maps the last frames' features and a vector to an action. Weights are drawn from torch's global generator.
 
     Args:
-        inputs: What the policy gets.
+        head: Name of the head that reads the features; "" if there are none.
+        vision: The network that is trained with the policy; None if the features are frozen.
         shape: Shape of the features of one frame; (0,) if there are none.
         vector_dim: Length of the vector.
         stack: Number of frames that the policy sees at once.
@@ -113,11 +115,18 @@ class Policy(nn.Module):
     """
 
     def __init__(
-        self, inputs: PolicyInputs, shape: tuple[int, ...], *, vector_dim: int, stack: int, action_dim: int
+        self,
+        head: str,
+        vision: TrainedVision | None,
+        shape: tuple[int, ...],
+        *,
+        vector_dim: int,
+        stack: int,
+        action_dim: int,
     ) -> None:
         super().__init__()
-        self.vision = inputs.trained
-        self.head = resolve_head(inputs.head)(shape) if inputs.head else None
+        self.vision = vision
+        self.head = resolve_head(head)(shape) if head else None
         self.features = Standardise(shape[0])
         self.vector = Standardise(vector_dim)
         dim = (stack * self.head.dim if self.head else 0) + vector_dim
