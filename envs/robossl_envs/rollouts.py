@@ -146,6 +146,7 @@ class EnvSimulator:
             actions = act(
                 RolloutView(
                     slots,
+                    np.array(scenes)[slots],
                     started,
                     np.stack([row.frame for row in rows]),
                     np.stack([row.proprioception for row in rows]),
@@ -307,8 +308,8 @@ class _Player:
     def _played(self, action: ndarray) -> ndarray:
         """Return an action of a policy, in [-1, 1], in the units of the environment."""
         played = self._middle + self._half * np.clip(action, -1, 1).reshape(self._middle.shape)
-        action: ndarray = played.astype(self._env(0).action_space.dtype)
-        return action
+        units: ndarray = played.astype(self._env(0).action_space.dtype)
+        return units
 
     def _moment(
         self, env: Environment, observation: Any, info: dict[str, Any], *, reward: Any = 0.0, ended: bool = False

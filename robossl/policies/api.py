@@ -13,15 +13,15 @@ from robossl.common.checks import check_range
 from robossl.common.cpus import num_cpus
 from robossl.common.paths import StrPath
 from robossl.common.progress import Progress
-from robossl.common.suggest import suggest_name
 from robossl.encoders.inference import check_device
 from robossl.errors import InputError
 from robossl.policies.document import to_json
 from robossl.policies.entrants import EntrantOptions, check_encoders, make_entrants
 from robossl.policies.kept import KeptWork
+from robossl.policies.nuisances import check_nuisances
 from robossl.policies.result import TransferResult, TransferSettings
 from robossl.policies.run import Measurement, conditions_of, measure
-from robossl.policies.simulator import Simulator, open_simulator
+from robossl.policies.simulator import open_simulator
 
 
 def transfer(
@@ -64,7 +64,8 @@ def transfer(
         seeds: Number of policies of each row; each has its own demonstrations and initial weights.
         head: How a policy reads the features: mlp (pooled), keypoints or attention (feature map).
         tune: Keep the encoder frozen, or train its last stage or all of it with the policy.
-        factors: Nuisance factors of the environment; without any, only the clean scenes are played.
+        factors: Nuisance factors of the environment, or photometric factors of the probes, such as hue. Without any,
+            only the clean scenes are played.
         strengths: Strengths of the factors, 1 (mild) to 5.
         rollouts: Number of scenes that each policy is rolled out in; the same for all policies.
         proprioception: Whether policies also get the robot's own state.
@@ -133,7 +134,7 @@ def transfer(
         open_simulator(env, workers=workers, image_size=image_size, module=module) as simulator,
         Progress(unit="episodes") as progress,
     ):
-        _check_factors(simulator, env, factors, strengths)
+        check_nuisances(simulator, env, factors, strengths)
         has_own_state = simulator.proprioception_dim > 0
         if proprioception and not has_own_state:
             raise InputError(f"{env} does not tell the robot's own state (agent_state); leave out --proprioception")
@@ -148,18 +149,6 @@ def transfer(
         write_text(folder / "transfer.json", to_json(result))
         progress.say(f"wrote {folder / 'transfer.json'}")
     return result
-
-
-def _check_factors(simulator: Simulator, env: str, factors: Sequence[str], strengths: Sequence[int]) -> None:
-    for name in factors:
-        if name not in simulator.factors:
-            raise InputError(suggest_name(f"factor of {env}", name, simulator.factors))
-    for strength in strengths if factors else ():
-        if not 1 <= strength <= simulator.largest_strength:
-            raise InputError(f"--strengths must be 1 to {simulator.largest_strength}, got {strength}")
-    for option, values in (("factors", factors), ("strengths", strengths)):
-        if len(set(values)) < len(values):
-            raise InputError(f"--{option} names one twice, got {' '.join(map(str, values))}; name each once")
 
 
 def _path(given: StrPath | None) -> Path | None:

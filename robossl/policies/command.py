@@ -46,7 +46,8 @@ def transfer(
         seeds: Number of policies of each row; each has its own demonstrations and initial weights.
         head: How a policy reads the features: mlp (pooled), keypoints or attention (feature map).
         tune: Keep the encoder frozen, or train its last stage or all of it with the policy.
-        factors: Nuisance factors of the environment; without any, only the clean scenes are played.
+        factors: Nuisance factors of the environment, or photometric factors of the probes, such as hue. Without any,
+            only the clean scenes are played.
         strengths: Strengths of the factors, 1 (mild) to 5.
         rollouts: Number of scenes that each policy is rolled out in; the same for all policies.
         proprioception: Give policies the robot's own state too.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from robossl.common.progress import Progress
 from robossl.policies.entrants import Entrant
 from robossl.policies.kept import KeptWork
+from robossl.policies.nuisances import add_nuisance
 from robossl.policies.policy import Policy, PolicyActor, PolicyInputs
 from robossl.policies.result import CLEAN, TransferResult, TransferRow, TransferSettings
 from robossl.policies.score import compare_rows, score_condition
@@ -47,7 +48,14 @@ class Measurement:
     progress: Progress
     total: int
     seconds: dict[str, float] = field(default_factory=lambda: {"demonstrations": 0.0, "training": 0.0, "rollouts": 0.0})
+    done: int = 0
     demos: dict[int, Demonstrations] = field(default_factory=dict)
+
+    def advance(self, more: int) -> None:
+        """Note that more episodes are done, and show how much is left."""
+        self.done += more
+        line = "{what}: {done} of {total} {unit}, {minutes_left:.0f} min left"
+        self.progress.show("rollouts", self.done, self.total, line=line)
 
     @property
     def scenes(self) -> tuple[int, ...]:
@@ -85,8 +93,6 @@ def measure(task: Measurement, entrants: Sequence[Entrant], *, command: str) -> 
 
 
 def _compared(row: TransferRow, controls: Sequence[TransferRow]) -> TransferRow:
-    from dataclasses import replace
-
     return replace(row, differences=compare_rows(row.scores, controls)) if row.kind == "encoder" else row
 
 
@@ -122,8 +128,7 @@ def _measure_seed(task: Measurement, entrant: Entrant, number: int) -> tuple[flo
     read = partial(task.kept.read_rollouts, place, scenes=task.scenes)
     found = [read(factor, strength) for factor, strength in task.conditions]
     about = task.kept.read_about(place)
-    advance: Callable[[int], None] = lambda more: task.progress.advance("rollouts", more, task.total)  # noqa: E731
-    advance(sum(len(each) for each in found if each is not None))
+    task.advance(sum(len(each) for each in found if each is not None))
     if about is None or None in found:
         inputs = entrant.inputs(seed)
         policy, loss = _policy(task, entrant, inputs, number)
@@ -131,8 +136,8 @@ def _measure_seed(task: Measurement, entrant: Entrant, number: int) -> tuple[flo
         for at, (factor, strength) in enumerate(task.conditions):
             if found[at] is None:
                 started = time.monotonic()
-                strengths = {factor: strength} if strength else {}
-                played = task.simulator.play(actor, scenes=task.scenes, strengths=strengths, watch=advance)
+                act, strengths = add_nuisance(actor, task.simulator, factor, strength)
+                played = task.simulator.play(act, scenes=task.scenes, strengths=strengths, watch=task.advance)
                 seconds = time.monotonic() - started
                 task.seconds["rollouts"] += seconds
                 task.kept.write_rollouts(place, factor, strength, played, seconds)

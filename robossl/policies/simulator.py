@@ -24,6 +24,7 @@ class RolloutView:
     """What the policy gets at one step: a row for each episode that still runs."""
 
     slots: Int[ndarray, " n"]  # index of each row's episode among those that are played together
+    scenes: Int[ndarray, " n"]  # seed of each row's scene
     started: bool  # True at the first step of these episodes
     frames: UInt8[ndarray, "n h w 3"]
     proprioception: Float32[ndarray, "n p"]  # state of the robot itself

@@ -89,7 +89,7 @@ def _fit(policy: Policy, data: tuple[Tensor, ...], order: Iterator[Tensor], *, s
         seen = seen if policy.vision is None else shift_frames(seen)
         loss = F.mse_loss(policy(seen, vectors[rows]), actions[rows])
         optim.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optim.step()
         schedule.step()
         if step >= steps - tail:
