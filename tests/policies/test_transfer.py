@@ -60,7 +60,7 @@ def test_encoders_of_known_quality_are_ordered(tmp_path: Path) -> None:
         task = Measurement(settings, 2, conditions, simulator, kept, "cpu", Progress(quiet=True), 4 * 2 * 40)
         result = measure(task, entrants, command="")
     success = {row.name: row.scores[0].success for row in result.rows}
-    assert success["reader"] > 0.9 and success["state"] > 0.9, success
+    assert min(success["reader"], success["state"]) > 0.8, success
     assert success["reader"] - 0.1 > success["pixels"] > success["constant"] + 0.1, success
     reader, _, constant, _ = result.rows
     assert constant.differences[0].high < 0 < reader.differences[0].high + 0.1
