@@ -19,6 +19,7 @@ from robossl.policies.document import to_json
 from robossl.policies.entrants import EntrantOptions, check_encoders, make_entrants
 from robossl.policies.kept import KeptWork
 from robossl.policies.nuisances import check_nuisances
+from robossl.policies.page import write_page
 from robossl.policies.result import TransferResult, TransferSettings
 from robossl.policies.run import Measurement, conditions_of, measure
 from robossl.policies.simulator import open_simulator
@@ -59,7 +60,7 @@ def transfer(
         encoders: One or several encoders: what `load_encoder` takes, or `random:NAME` for a backbone with random
             weights.
         env: Id of an environment with a scripted expert, such as robossl/Reach-v0.
-        out: Folder for the result (transfer.json) and for the finished pieces.
+        out: Folder for the result (transfer.json), its page (index.html), films and the finished pieces.
         demos: Number of successful demonstrations for each policy.
         seeds: Number of policies of each row; each has its own demonstrations and initial weights.
         head: How a policy reads the features: mlp (pooled), keypoints or attention (feature map).
@@ -138,8 +139,8 @@ def transfer(
         has_own_state = simulator.proprioception_dim > 0
         if proprioception and not has_own_state:
             raise InputError(f"{env} does not tell the robot's own state (agent_state); leave out --proprioception")
-        kept = KeptWork(folder, settings)
         entrants = make_entrants(sources, options, has_own_state=has_own_state)
+        kept = KeptWork(folder, settings)
         conditions = conditions_of(factors, strengths)
         total = len(entrants) * seeds * len(conditions) * rollouts
         task = Measurement(settings, seeds, conditions, simulator, kept, device, progress, total)
@@ -147,7 +148,8 @@ def transfer(
         parts = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in task.seconds.items())
         progress.say(f"time: {parts}, in all {progress.seconds:.0f} s")
         write_text(folder / "transfer.json", to_json(result))
-        progress.say(f"wrote {folder / 'transfer.json'}")
+        write_page(result, folder)
+        progress.say(f"look at {folder / 'index.html'}; {folder / 'transfer.json'} has every figure")
     return result
 
 

@@ -41,7 +41,7 @@ def transfer(
         encoders: Run folders, encoder folders, exported models, grpc://HOST:PORT/MODEL, timm:NAME, pip:NAME, or
             random:NAME for a backbone with random weights.
         env: Id of an environment with a scripted expert, such as robossl/Reach-v0.
-        out: Folder for the result (transfer.json) and for the finished pieces.
+        out: Folder for the result (transfer.json), its page (index.html), films and the finished pieces.
         demos: Number of successful demonstrations for each policy.
         seeds: Number of policies of each row; each has its own demonstrations and initial weights.
         head: How a policy reads the features: mlp (pooled), keypoints or attention (feature map).

@@ -49,8 +49,7 @@ class KeptWork:
 
     def place(self, name: str, digest: str, seed: int) -> Path:
         """Return the folder of one row's policy."""
-        slug = re.sub(r"[^\w.-]+", "_", name).strip("_")[-40:]
-        return self.folder / "cells" / f"{slug}-{hashlib.sha256(digest.encode()).hexdigest()[:12]}" / f"seed{seed}"
+        return place_of(self.folder, name, digest, seed)
 
     def read_rollouts(self, place: Path, factor: str, strength: int, scenes: Sequence[int]) -> list[Rollout] | None:
         """Return the finished rollouts under a condition; None if there are none yet."""
@@ -85,6 +84,12 @@ class KeptWork:
         with raise_disk_full(place), atomic_write(place / "policy.safetensors") as aside:
             save_model(trained.policy, str(aside))
         write_text(place / "policy.json", json.dumps({"loss": trained.loss, **about}) + "\n")
+
+
+def place_of(folder: Path, name: str, digest: str, seed: int) -> Path:
+    """Return the folder of one row's policy in the folder of a measurement."""
+    slug = re.sub(r"[^\w.-]+", "_", name).strip("_")[-40:]
+    return folder / "cells" / f"{slug}-{hashlib.sha256(digest.encode()).hexdigest()[:12]}" / f"seed{seed}"
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ from functools import partial
 
 from robossl.common.progress import Progress
 from robossl.policies.entrants import Entrant
+from robossl.policies.films import FilmedPolicy
 from robossl.policies.kept import KeptWork
 from robossl.policies.nuisances import add_nuisance
 from robossl.policies.policy import Policy, PolicyActor, PolicyInputs
@@ -137,9 +138,11 @@ def _measure_seed(task: Measurement, entrant: Entrant, number: int) -> tuple[flo
             if found[at] is None:
                 started = time.monotonic()
                 act, strengths = add_nuisance(actor, task.simulator, factor, strength)
-                played = task.simulator.play(act, scenes=task.scenes, strengths=strengths, watch=task.advance)
+                filmed = FilmedPolicy(act)
+                played = task.simulator.play(filmed, scenes=task.scenes, strengths=strengths, watch=task.advance)
                 seconds = time.monotonic() - started
                 task.seconds["rollouts"] += seconds
+                filmed.write(place, f"{factor}{strength}", played)
                 task.kept.write_rollouts(place, factor, strength, played, seconds)
                 found[at] = played
     else:

@@ -7,21 +7,25 @@ from robossl.policies.result import ConditionScore, PairedDifference, TransferRe
 
 def to_text(result: TransferResult) -> str:
     """Return the table, and a line for each encoder and control."""
-    settings = result.settings
-    conditions = [_title(score) for score in result.rows[0].scores]
+    conditions = [format_title(score) for score in result.rows[0].scores]
     header = ["success in %", *conditions]
     body = [[row.name, *map(_cell, row.scores)] for row in result.rows]
     widths = [max(len(line[at]) for line in (header, *body)) for at in range(len(header))]
     num_encoders = sum(row.kind == "encoder" for row in result.rows)
     lines = [_joined(header, widths), *(_joined(line, widths) for line in body)]
     lines.insert(1 + num_encoders, "-" * len(lines[0]))
+    said = [line for row in result.rows if row.kind == "encoder" for line in _said(row)]
+    return "\n".join([describe_settings(result), "", *lines, "", *said])
+
+
+def describe_settings(result: TransferResult) -> str:
+    """Return one line about what was measured."""
+    settings = result.settings
     tuned = "frozen features" if settings.tune == "frozen" else f"trained: {settings.tune}"
-    about = (
+    return (
         f"{settings.env}: {settings.demos} demonstrations, head {settings.head}, {tuned}, "
         f"{result.seeds} seeds x {settings.rollouts} scenes; 95 % intervals"
     )
-    said = [line for row in result.rows if row.kind == "encoder" for line in _said(row)]
-    return "\n".join([about, "", *lines, "", *said])
 
 
 def _said(row: TransferRow) -> list[str]:
@@ -39,7 +43,8 @@ def _difference(each: PairedDifference) -> str:
     return f"{title} {100 * each.value:+.0f} [{100 * each.low:+.0f}, {100 * each.high:+.0f}]{mark}"
 
 
-def _title(score: ConditionScore) -> str:
+def format_title(score: ConditionScore) -> str:
+    """Return the title of a condition, such as "hue 3"."""
     return f"{score.factor} {score.strength}" if score.strength else score.factor
 
 

@@ -17,10 +17,14 @@ import numpy as np
 import pytest
 import torch
 from chase_env import read_places
+from onnx import TensorProto
+from onnx_kit import write_onnx
+from safetensors.torch import load_file
 
 import robossl
 from robossl.cli.main import main
 from robossl.common.progress import Progress
+from robossl.data.video import Video
 from robossl.measure.subjects import Subject, pixels_reference
 from robossl.policies.document import json_schema, read_result, to_json
 from robossl.policies.entrants import Entrant, EntrantOptions, make_entrants
@@ -160,3 +164,37 @@ def test_bad_input_is_refused_in_one_line(
     error = capfd.readouterr().err.strip()
     assert said in error and "\n" not in error
     assert not (tmp_path / "out" / "settings.json").exists()
+
+
+def test_the_page_shows_every_row_and_its_films(reference: tuple[Path, TransferResult]) -> None:
+    out, result = reference
+    page = (out / "index.html").read_text()
+    assert all(row.name in page for row in result.rows) and "minus the controls" in page
+    films = sorted(each.split('"')[0] for each in page.split('video src="')[1:])
+    assert films and all((out / each).is_file() for each in films)
+    assert {Path(each).name.split("_")[0] for each in films} >= {"clean0", "dark3"}
+    film = next(path for path in out.rglob("clean0_failure.mp4"))
+    rollouts = json.loads((film.parent / "clean0.json").read_text())["rollouts"]
+    lost = next(each for each in rollouts if not each["success"])
+    assert sum(1 for _ in Video(film).frames()) == lost["num_steps"]
+
+
+def test_an_encoder_is_trained_with_its_policy(tmp_path: Path) -> None:
+    result = run(tmp_path, tune="last", head="keypoints", seeds=1, demos=1, rollouts=1, factors=(), stack=2)
+    assert [row.name for row in result.rows][:2] == ["random test_resnet", "pooled pixels"]
+    weights = load_file(next(tmp_path.rglob("random_test_resnet*/**/policy.safetensors")))
+    assert any(name.startswith("vision.encoder.") for name in weights)
+
+
+def test_a_head_without_its_feature_map_is_refused(tmp_path: Path) -> None:
+    model = write_onnx(tmp_path / "net.onnx", dtype=TensorProto.UINT8, outputs=("vector",))
+    with pytest.raises(robossl.InputError, match=r"--head keypoints reads a feature map \(dense\), and .* has none"):
+        robossl.transfer(model, out=tmp_path / "out", head="keypoints", **CHASE)
+    assert not (tmp_path / "out" / "settings.json").exists()
+
+
+@pytest.mark.slow
+def test_the_state_solves_the_reaching_task(tmp_path: Path) -> None:
+    result = robossl.transfer("random:test_resnet", env="robossl/Reach-v0", out=tmp_path, seeds=1, network_steps=1)
+    state = next(row for row in result.rows if row.name == "state")
+    assert state.scores[0].success >= 0.95
