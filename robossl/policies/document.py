@@ -1,4 +1,8 @@
-"""Write and read a result as JSON with the schema `robossl.transfer/1`: the fields of its dataclasses."""
+"""Write and read a result as JSON with the schema `robossl.transfer/1`: the fields of its dataclasses.
+
+`python -m robossl.policies.document > robossl/policies/schema.json` writes the published schema. A test checks that the
+file matches the dataclasses.
+"""
 
 from __future__ import annotations
 

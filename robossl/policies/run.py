@@ -55,7 +55,7 @@ class Measurement:
     def advance(self, more: int) -> None:
         """Note that more episodes are done, and show how much is left."""
         self.done += more
-        line = "{what}: {done} of {total} {unit}, {minutes_left:.0f} min left"
+        line = "{what}: {done} of {total} {unit}, {left} left"
         self.progress.show("rollouts", self.done, self.total, line=line)
 
     @property

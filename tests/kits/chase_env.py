@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
 
-SIZE, FINE, COARSE, NOISE = 32, 40.0, 2.5, 8.0
+SIZE, FINE, COARSE, NOISE = 32, 40.0, 1.5, 8.0
 NEAR = 0.1
 y, x = np.mgrid[:SIZE, :SIZE]
 CHECKS = 1.0 - 2.0 * ((x + y) % 2)

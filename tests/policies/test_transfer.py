@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def entrant(name: str, seen: Subject | None) -> Entrant:
 
 def test_encoders_of_known_quality_are_ordered(tmp_path: Path) -> None:
     settings = TransferSettings(
-        env="kit/Chase-v0", demos=10, action_noise=1.0, head="mlp", tune="frozen", proprioception=False, stack=1,
+        env="kit/Chase-v0", demos=30, action_noise=1.0, head="mlp", tune="frozen", proprioception=False, stack=1,
         steps=400, network_steps=1, rollouts=40, image_size=32, seed=0,
     )  # fmt: skip
     entrants = [
@@ -61,7 +62,7 @@ def test_encoders_of_known_quality_are_ordered(tmp_path: Path) -> None:
     ]
     with open_simulator("kit/Chase-v0", workers=1, image_size=32, module=("chase_env",)) as simulator:
         kept, conditions = KeptWork(tmp_path, settings), conditions_of((), ())
-        task = Measurement(settings, 2, conditions, simulator, kept, "cpu", Progress(quiet=True), 4 * 2 * 40)
+        task = Measurement(settings, 1, conditions, simulator, kept, "cpu", Progress(quiet=True), 4 * 40)
         result = measure(task, entrants, command="")
     success = {row.name: row.scores[0].success for row in result.rows}
     assert min(success["reader"], success["state"]) > 0.8, success
@@ -133,7 +134,9 @@ def test_a_folder_is_extended_but_not_mixed(reference: tuple[Path, TransferResul
 
 def test_the_file_follows_its_schema(reference: tuple[Path, TransferResult]) -> None:
     path = reference[0] / "transfer.json"
-    jsonschema.validate(json.loads(path.read_text()), json_schema())
+    schema = json.loads(files("robossl.policies").joinpath("schema.json").read_text())
+    assert schema == json_schema(), "run python -m robossl.policies.document > robossl/policies/schema.json"
+    jsonschema.validate(json.loads(path.read_text()), schema)
     assert to_json(read_result(reference[0])) == path.read_text()
     path_of_old = reference[0] / "old.json"
     path_of_old.write_text(path.read_text().replace("robossl.transfer/1", "robossl.transfer/0"))
