@@ -1,7 +1,7 @@
 """The policy: standardised features of the frames, a head that reads them, a vector beside it, and an MLP 256-256.
 
 R3M and VC-1 have a batch-norm in front of the MLP. Here its statistics are those of all demonstrations, from the start:
-with statistics of batches, a policy of the true state reached a third as many goals from twenty demonstrations.
+with statistics of batches, a policy of the true state reached less than half as many goals of twenty demonstrations.
 """
 
 from __future__ import annotations
