@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from robossl.exporting.export import export as export
     from robossl.methods.base import Loss as Loss
     from robossl.methods.base import Method as Method
+    from robossl.policies.api import transfer as transfer
+    from robossl.policies.result import TransferResult as TransferResult
     from robossl.probes.api import probe as probe
     from robossl.probes.result import Report as Report
     from robossl.training.pretrain import pretrain as pretrain
@@ -49,12 +51,14 @@ _LAZY = {
     "export": "robossl.exporting.export:export",
     "evaluate": "robossl.evaluation.api:evaluate",
     "probe": "robossl.probes.api:probe",
+    "transfer": "robossl.policies.api:transfer",
     "Store": "robossl.data.store:Store",
     "RunConfig": "robossl.training.run_config:RunConfig",
     "Run": "robossl.training.runs:Run",
     "FrameEncoder": "robossl.encoders.inference:FrameEncoder",
     "Scores": "robossl.evaluation.result:Scores",
     "Report": "robossl.probes.result:Report",
+    "TransferResult": "robossl.policies.result:TransferResult",
     "Method": "robossl.methods.base:Method",
     "Loss": "robossl.methods.base:Loss",
     "Batch": "robossl.views:Batch",

@@ -25,6 +25,7 @@ ORDER = (
     "exporting",
     "report",
     "probes",
+    "policies",
     "training",
     "robossl_envs",
     "robossl_serving",

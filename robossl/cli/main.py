@@ -34,6 +34,10 @@ COMMANDS = {
         "robossl.probes.command:command",
         "say what an encoder is blind to, and whether a task can bear it",
     ),
+    "transfer": (
+        "robossl.policies.command:transfer",
+        "measure whether encoders help policies, clean and under nuisances",
+    ),
     "embed": ("robossl.encoders.embed:embed", "embed frames with a run, an encoder or an exported model"),
     **OTHER_COMMANDS,
 }

@@ -41,6 +41,9 @@ COMMANDS = {
 # Kinds of frame sources that `robossl probe --data KIND:NAME` takes, besides stores and folders.
 PROBE_FRAMES = {"env": "robossl_envs.probe_frames:EnvFrames"}
 
+# Class of the simulator in which `robossl transfer` rolls out policies.
+SIMULATOR = "robossl_envs.rollouts:EnvSimulator"
+
 # Classes of clients for remote encoders, by the scheme of the address (grpc://). Their argument is "host:port".
 ENCODERS = {"grpc": "robossl_client.client:EncoderClient"}
 

@@ -56,12 +56,12 @@ def read_report(path: Path) -> Report:
     if schema != SCHEMA:
         raise InputError(f"{path} has schema {schema!r}, this version reads {SCHEMA!r}; probe the encoder again")
     try:
-        report = cast(Report, _build(Report, content, ""))
+        report = cast(Report, build_record(Report, content, ""))
         for factor, needs in report.task.needs.items() if report.task else ():
             if len(needs) != LEVELS:
                 _wrong(f"task.needs.{factor}", f"{LEVELS} needs", list(needs))
         return report
-    except _WrongError as error:
+    except WrongFieldError as error:
         raise InputError(f"{path} is not a valid {SCHEMA} report: {error}; probe the encoder again") from None
 
 
@@ -111,7 +111,7 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"it holds {name}, which is not JSON")
 
 
-class _WrongError(Exception):
+class WrongFieldError(Exception):
     """Raised for a field whose value does not match the field's type."""
 
 
@@ -121,14 +121,19 @@ def field_types(record: Any) -> dict[str, Any]:
     return get_type_hints(record)
 
 
-def _build(wanted: Any, content: Any, at: str) -> Any:
+def build_record(wanted: Any, content: Any, at: str) -> Any:
+    """Make a dataclass from the content of a JSON object; `at` is the object's place in the whole, for messages.
+
+    Raises:
+        WrongFieldError: a field is missing, unknown or of a wrong type.
+    """
     if not isinstance(content, dict):
         _wrong(at, "an object", content)
     hints = field_types(wanted)
     needed = {field.name for field in dataclasses.fields(wanted) if _is_needed(field)}
     for names, what in ((needed - content.keys(), "missing"), (content.keys() - hints.keys(), "not known")):
         if names:
-            raise _WrongError(f"{_join(at, min(names))} is {what}")
+            raise WrongFieldError(f"{_join(at, min(names))} is {what}")
     return wanted(**{name: _value(hints[name], item, _join(at, name)) for name, item in content.items()})
 
 
@@ -141,7 +146,7 @@ def _value(wanted: Any, content: Any, at: str) -> Any:
     if wanted is Any:
         return content
     if dataclasses.is_dataclass(wanted):
-        return _build(wanted, content, at)
+        return build_record(wanted, content, at)
     if origin is Literal:
         return content if content in inner else _wrong(at, " or ".join(map(repr, inner)), content)
     if origin in (types.UnionType, Union):
@@ -175,7 +180,7 @@ def _scalar(wanted: type, content: Any, at: str) -> Any:
 
 def _wrong(at: str, wanted: str, content: Any) -> NoReturn:
     shown = json.dumps(content)
-    raise _WrongError(f"{at or 'the whole'} must be {wanted}, got {shown[:60]}{'...' if len(shown) > 60 else ''}")
+    raise WrongFieldError(f"{at or 'the whole'} must be {wanted}, got {shown[:60]}{'...' if len(shown) > 60 else ''}")
 
 
 def _join(at: str, name: str) -> str:

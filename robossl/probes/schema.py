@@ -20,7 +20,7 @@ _SCALARS: dict[Any, str] = {str: "string", int: "integer", float: "number", bool
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of reports."""
     definitions: dict[str, Any] = {}
-    root = _describe_type(Report, definitions)
+    root = describe_type(Report, definitions)
     definitions["Report"]["properties"]["schema"] = {"const": SCHEMA}
     definitions["Report"]["required"].append("schema")
     definitions["Figure"] |= _REASONED
@@ -41,7 +41,8 @@ _REASONED = {
 }
 
 
-def _describe_type(wanted: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+def describe_type(wanted: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a type, and add those of its dataclasses to `definitions`."""
     origin, inner = get_origin(wanted), get_args(wanted)
     if wanted is Any:
         return {}
@@ -50,14 +51,14 @@ def _describe_type(wanted: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     if origin is Literal:
         return {"enum": list(inner)}
     if origin in (types.UnionType, Union):
-        return {"anyOf": [_describe_type(inner[0], definitions), {"type": "null"}]}
+        return {"anyOf": [describe_type(inner[0], definitions), {"type": "null"}]}
     if origin is tuple and inner[-1] is Ellipsis:
-        return {"type": "array", "items": _describe_type(inner[0], definitions)}
+        return {"type": "array", "items": describe_type(inner[0], definitions)}
     if origin is tuple:
-        items = [_describe_type(each, definitions) for each in inner]
+        items = [describe_type(each, definitions) for each in inner]
         return {"type": "array", "prefixItems": items, "minItems": len(items), "maxItems": len(items)}
     if origin is not None:  # the type is a mapping; all other generic types are handled above
-        return {"type": "object", "additionalProperties": _describe_type(inner[1], definitions)}
+        return {"type": "object", "additionalProperties": describe_type(inner[1], definitions)}
     return {"type": _SCALARS[wanted]}
 
 
@@ -69,7 +70,7 @@ def _describe_record(wanted: Any, definitions: dict[str, Any]) -> dict[str, Any]
         definitions[wanted.__name__] |= {
             "type": "object",
             "description": (wanted.__doc__ or "").splitlines()[0],
-            "properties": {name: _describe_type(hint, definitions) for name, hint in field_types(wanted).items()},
+            "properties": {name: describe_type(hint, definitions) for name, hint in field_types(wanted).items()},
             "required": [field.name for field in fields if field.default is dataclasses.MISSING],
             "additionalProperties": False,
         }
