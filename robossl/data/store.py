@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import simplejpeg
-from jaxtyping import Float32, Float64, Int16, Int64, UInt8
+from jaxtyping import Bool, Float32, Float64, Int16, Int64, UInt8
 from numpy import ndarray
 
 from robossl.common.display import html_table
@@ -228,6 +228,11 @@ class Store:
             chosen = shards == shard
             values[chosen] = self._reader(int(shard)).gather(f"column:{name}", shard_rows[chosen])
         return values
+
+    def has_column(self, name: str, episodes: Int64[ndarray, " m"]) -> Bool[ndarray, " m"]:
+        """Return for each episode whether its source has a per-frame column."""
+        have = [source.name for source in self.manifest.sources if name in source.columns]
+        return np.isin(self._source[episodes], have)
 
     def decode(self, rows: Iterable[int]) -> list[Tensor]:
         """Decode frames to uint8 (3, h, w) tensors in channels-last memory."""

@@ -111,8 +111,10 @@ def print_result(result: StateResult, console: Console) -> None:
 
 def _heading(result: StateResult) -> str:
     about = result.settings
+    left_out = f"; left out {result.num_without} episodes without this column" if result.num_without else ""
     return (
         f"{about.column}: {result.num_dims} dimensions that move, {result.num_episodes} episodes in {about.folds} folds"
+        f"{left_out}"
     )
 
 

@@ -89,6 +89,7 @@ class StateResult:
     num_dims: int
     num_episodes: int
     rows: tuple[StateRow, ...]
+    num_without: int = 0  # episodes that were left out because their source lacks the column
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,7 @@ class StateProbe:
     episodes: Int[ndarray, " n"]
     values: Float[ndarray, "n k"]
     weights: Float[ndarray, "b e"]
+    num_without: int = 0
 
     def __call__(
         self, subject: Subject, *, cache: Path | None = None, advance: Callable[[int], None] = lambda done: None
@@ -114,14 +116,16 @@ class StateProbe:
 
 
 def open_probe(store: Store, settings: StateSettings) -> StateProbe:
-    """Choose the frames and read the values to predict from them.
+    """Choose the frames and read the values to predict from them. Sources without the column are left out.
 
     Raises:
         InputError: a setting is outside its range; the column, a dimension or the split is unknown; a value is not
             finite; no dimension moves; or there are too few episodes.
     """
     settings.check()
-    chosen = np.unique(store.episode_of(store.rows(settings.split)))
+    every = np.unique(store.episode_of(store.rows(settings.split)))
+    has_column = store.has_column(settings.column, every)
+    chosen = every[has_column] if has_column.any() else every
     rows = spread_rows(store, chosen, per_episode=settings.frames_per_episode)
     values = store.column(settings.column, rows).astype(np.float64)
     if not set(settings.dims) <= set(range(values.shape[1])):
@@ -130,7 +134,8 @@ def open_probe(store: Store, settings: StateSettings) -> StateProbe:
     values = values[:, list(settings.dims)] if settings.dims else values
     episodes = store.episode_of(rows)
     values = values[:, _moving(values, episodes, settings)]
-    return StateProbe(store, settings, rows, episodes, values, _resamples(len(chosen), settings))
+    weights = _resamples(len(chosen), settings)
+    return StateProbe(store, settings, rows, episodes, values, weights, num_without=len(every) - len(chosen))
 
 
 def run_state(
@@ -184,6 +189,7 @@ def run_state(
             )
             for group in groups
         ),
+        num_without=probe.num_without,
     )
 
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from robossl_envs.collect import collect
 from terminal import on_a_terminal
 
 from robossl.cli.main import main
 from robossl.data.ingest import ingest
+from robossl.data.store import open_store
 from robossl.encoders.encoder import EncoderConfig, build_encoder, save_encoder
 from robossl.errors import InputError
+from robossl.evaluation.state import StateSettings, open_probe
 
 COMMANDS = {"regress": ["regress", "absent"], "evaluate": ["evaluate", "absent", "--label", "scene"]}
 
@@ -80,3 +84,25 @@ def test_a_terminal_shows_a_table_and_a_pipe_gets_markdown(tmp_path: Path, capsy
     own_difference, other_difference = (line.split("|")[-2].strip() for line in (own, other))
     assert own_difference[0] in "+-"
     assert other_difference == "", "it is not compared with itself"
+
+
+def test_sources_without_the_column_are_left_out_and_counted(tmp_path: Path) -> None:
+    collect(
+        env="dots/Dot-v0", module=("dots",), image_size=32, workers=1, agent="random", episodes=8, out=tmp_path / "f"
+    )
+    ingest((tmp_path / "f",), out=tmp_path / "store", short_side=32, workers=1)
+    alone = open_probe(open_store(tmp_path / "store"), StateSettings(split=None))
+    for episode in range(3):
+        folder = tmp_path / "plain" / f"ep_{episode}"
+        folder.mkdir(parents=True)
+        for number in range(4):
+            frame = np.random.default_rng(10 * episode + number).integers(0, 255, (32, 32, 3), np.uint8)
+            Image.fromarray(frame).save(folder / f"{number:05d}.png")
+    ingest((tmp_path / "plain",), out=tmp_path / "store", short_side=32, workers=1)
+    store = open_store(tmp_path / "store")
+    assert len(store.episode_start) - 1 == 11
+    both = open_probe(store, StateSettings(split=None))
+    assert (alone.num_without, both.num_without) == (0, 3)
+    assert np.array_equal(np.sort(both.values, axis=0), np.sort(alone.values, axis=0))
+    with pytest.raises(InputError, match=r"no source of .* has it"):
+        open_probe(store, StateSettings(split=None, column="absent"))
