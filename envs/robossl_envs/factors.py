@@ -89,6 +89,21 @@ FACTORS: dict[str, NuisanceFactor] = {
 }
 
 
+# Largest strengths where the scene varies: light, table, things beside the work, and a camera that was touched.
+VARIED = {
+    "brightness": 2,
+    "light_color": 2,
+    "light_direction": 2,
+    "shadow": 1,
+    "table_color": 2,
+    "table_texture": 2,
+    "distractors": 2,
+    "camera_shift": 1,
+    "camera_rotation": 1,
+    "camera_zoom": 1,
+}
+
+
 def effective_factors(bodies: Sequence[str]) -> tuple[str, ...]:
     """Return the names of the factors that have an effect in a task.
 
@@ -136,6 +151,11 @@ def draw_values(
             raise ValueError(f"{name} must be a whole number from {low:g} to {high:g}, got {value!r}")
         values[name] = float(value)
     return values
+
+
+def draw_strengths(largest: Mapping[str, int], rng: Generator) -> dict[str, int]:
+    """Draw a strength from 0 to the largest for each factor."""
+    return {name: int(rng.integers(strength + 1)) for name, strength in largest.items()}
 
 
 def factor_vector(values: Mapping[str, float]) -> Float32[ndarray, " f"]:

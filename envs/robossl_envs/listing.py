@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pkgutil
 import sys
+from typing import Any
 
 import gymnasium
 
@@ -11,6 +12,10 @@ import gymnasium
 def environments() -> dict[str, str]:
     """Return {id of an environment: first line of the docstring of its task's module, without the id}."""
     ours = {name: spec for name, spec in gymnasium.registry.items() if spec.namespace == "robossl"}
-    modules = {name: pkgutil.resolve_name(spec.kwargs["task"]).__module__ for name, spec in ours.items()}
-    docs = {name: (sys.modules[module].__doc__ or "").strip() for name, module in modules.items()}
-    return {name: doc.partition("\n")[0].removeprefix(f"{name}: ") for name, doc in docs.items()}
+    return {name: _about(spec.kwargs) for name, spec in ours.items()}
+
+
+def _about(kwargs: dict[str, Any]) -> str:
+    module = pkgutil.resolve_name(kwargs["task"]).__module__
+    about = (sys.modules[module].__doc__ or "").strip().partition("\n")[0].partition(": ")[2]
+    return f"{about.removesuffix('.')}; light, table and camera vary." if kwargs["vary"] else about

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import pkgutil
 from collections import deque
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import gymnasium
@@ -20,7 +21,14 @@ from jaxtyping import Float32
 from numpy import ndarray
 
 from robossl_envs.camera import Camera, homography
-from robossl_envs.factors import FACTORS, draw_values, effective_factors, factor_vector
+from robossl_envs.factors import (
+    FACTORS,
+    STRENGTHS,
+    draw_strengths,
+    draw_values,
+    effective_factors,
+    factor_vector,
+)
 from robossl_envs.scene import Picture, Pose, Scene, SceneObject, draw_camera
 from robossl_envs.shapes import Box, Disc
 from robossl_envs.task import EpisodeStart, TabletopTask
@@ -46,9 +54,12 @@ class Tabletop(gymnasium.Env[Any, Float32[ndarray, "2"]]):
         reward_type: "dense" (see the task), or "success" (1 on success, else 0).
         render_mode: None or "rgb_array".
         masks: whether `info` holds the masks and keypoints of all objects.
+        vary: factors that each episode draws, as {factor: largest strength} (domain randomisation). Factors that the
+            options of `reset` name are not drawn.
 
     Raises:
-        ValueError: an unknown obs_type, reward_type or option, or an image under 16 pixels.
+        ValueError: an unknown obs_type, reward_type or option, a factor in `vary` that cannot be set, or an image under
+            16 pixels.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": round(1 / STEP_SECONDS)}  # noqa: RUF012
@@ -62,6 +73,7 @@ class Tabletop(gymnasium.Env[Any, Float32[ndarray, "2"]]):
         reward_type: Literal["dense", "success"] = "dense",
         render_mode: str | None = None,
         masks: bool = False,
+        vary: Mapping[str, int] | None = None,
     ) -> None:
         self.task: TabletopTask = pkgutil.resolve_name(task)()
         self.obs_type, self.reward_type, self.render_mode, self._with_masks = obs_type, reward_type, render_mode, masks
@@ -70,6 +82,12 @@ class Tabletop(gymnasium.Env[Any, Float32[ndarray, "2"]]):
             raise ValueError(f"image_size must be at least 16 pixels per side, got {image_size}")
         if reward_type not in ("dense", "success"):
             raise ValueError(f"reward_type must be 'dense' or 'success', got {reward_type!r}")
+        self._vary = dict(vary or {})
+        for name, strength in self._vary.items():
+            if name not in self.factors or strength not in range(STRENGTHS + 1):
+                raise ValueError(
+                    f"vary takes strengths from 0 to {STRENGTHS} of {', '.join(self.factors)}; got {name}: {strength!r}"
+                )
         self.action_space = spaces.Box(-1, 1, (2,), np.float32)
         self.observation_space = self._space()
         low, high = zip(*(factor.bounds for factor in FACTORS.values()), strict=True)
@@ -105,7 +123,7 @@ class Tabletop(gymnasium.Env[Any, Float32[ndarray, "2"]]):
             raise ValueError(f"unknown option {', '.join(sorted(unknown))}; choose from {', '.join(OPTIONS)}")
         # `layout` is for the task and `look` for the factors, so that factors do not change the task's random numbers.
         layout, look = self.np_random.spawn(2)
-        self._values = draw_values(options or {}, look, names=self.factors)
+        self._values = draw_values(self._varied(options or {}, look), look, names=self.factors)
         self._nuisance, self._look = factor_vector(self._values), look
         self.camera: Camera = draw_camera(self._values, look, height=self.height, width=self.width)
         self._homography = homography(self.camera, height=self.height, width=self.width)
@@ -118,6 +136,15 @@ class Tabletop(gymnasium.Env[Any, Float32[ndarray, "2"]]):
         )
         self._picture: Picture | None = None
         return self._observation(), self._info(success=self.task.score(self._world, self._start).success)
+
+    def _varied(self, options: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        """Return the options of an episode with the strengths that it draws itself."""
+        if not self._vary or options.get("strengths") == "random":
+            return options
+        strengths = options.get("strengths", {})
+        drawn = draw_strengths(self._vary, rng)
+        kept = {name: drawn[name] for name in drawn if name not in options.get("factors", {})}
+        return {**options, "strengths": {**kept, **strengths}}
 
     def step(self, action: Float32[ndarray, 2]) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Move the tool for 0.1 s with velocity `action`; success ends the episode."""

@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
-from robossl_envs.factors import FACTORS
+from robossl_envs.factors import FACTORS, VARIED
 from robossl_envs.scene import draw_camera
 from robossl_envs.sheet import draw_sheet
 from robossl_envs.tabletop import Tabletop
@@ -53,6 +53,33 @@ def test_the_same_seed_gives_the_same_frames_bit_for_bit(env_id: str) -> None:
         return np.stack(seen).tobytes()
 
     assert run() == run()
+
+
+def test_a_varied_scene_draws_its_factors_and_keeps_the_layout() -> None:
+    plain, varied = make("robossl/Push-v0"), make("robossl/PushVaried-v0")
+    names, seen = list(FACTORS), []
+    for seed in range(40):
+        own, info = varied.reset(seed=seed)
+        assert np.array_equal(own, varied.reset(seed=seed)[0]), "a seed gives the same picture"
+        clean = plain.reset(seed=seed)[1]
+        assert np.array_equal(info["environment_state"], clean["environment_state"])
+        seen.append(info["nuisance"])
+        for name, strength in VARIED.items():
+            allowed = {FACTORS[name].clean, *(value for side in FACTORS[name].sides for value in side[:strength])}
+            assert any(math.isclose(info["nuisance"][names.index(name)], value, rel_tol=1e-6) for value in allowed)
+    drawn = {name for name, values in zip(names, np.array(seen).T, strict=True) if len(set(values)) > 1}
+    assert drawn == set(VARIED)
+
+
+def test_what_the_options_name_is_not_drawn() -> None:
+    varied = make("robossl/ReachVaried-v0")
+    at = list(FACTORS).index("distractors")
+    for seed in range(10):
+        given = varied.reset(seed=seed, options={"strengths": {"distractors": 5}})[1]["nuisance"]
+        assert given[at] == FACTORS["distractors"].sides[0][4]
+        assert varied.reset(seed=seed, options={"factors": {"distractors": 3}})[1]["nuisance"][at] == 3
+    with pytest.raises(ValueError, match="vary takes strengths from 0 to 5 of .*; got hue: 1"):
+        make("robossl/Reach-v0", vary={"hue": 1})
 
 
 @pytest.mark.parametrize("env_id", IDS)
