@@ -78,7 +78,7 @@ def test_what_the_options_name_is_not_drawn() -> None:
         given = varied.reset(seed=seed, options={"strengths": {"distractors": 5}})[1]["nuisance"]
         assert given[at] == FACTORS["distractors"].sides[0][4]
         assert varied.reset(seed=seed, options={"factors": {"distractors": 3}})[1]["nuisance"][at] == 3
-    with pytest.raises(ValueError, match="vary takes strengths from 0 to 5 of .*; got hue: 1"):
+    with pytest.raises(ValueError, match=r"vary takes strengths from 0 to 5 of .*; got hue: 1"):
         make("robossl/Reach-v0", vary={"hue": 1})
 
 
