@@ -17,6 +17,7 @@ from robossl.errors import InputError, RobosslError
 # A target function named `command` parses its arguments itself and returns the exit code.
 # All other target functions have typed parameters, and `call` parses the arguments by these types.
 COMMANDS = {
+    "inspect": ("robossl.data.inspection:inspect", "say what a folder or file holds, before it is ingested"),
     "ingest": ("robossl.data.ingest:ingest", "turn videos and images into a store, once"),
     "info": ("robossl.data.describe:info", "say what a store holds"),
     "list": (
