@@ -124,7 +124,8 @@ def test_version_and_misuse() -> None:
     assert robossl().returncode == 2
     wrong = robossl("pretrian")
     assert (wrong.returncode, wrong.stdout) == (2, "")
-    assert wrong.stderr.startswith("robossl: unknown command 'pretrian'; did you mean 'pretrain'? choose from inspect, ingest,")
+    said = "robossl: unknown command 'pretrian'; did you mean 'pretrain'? choose from inspect, ingest,"
+    assert wrong.stderr.startswith(said)
     assert wrong.stderr.count("\n") == 1
 
 
