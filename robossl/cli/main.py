@@ -27,6 +27,7 @@ COMMANDS = {
     "pretrain": ("robossl.training.command:command", "train an encoder on a store, as a configuration says"),
     "evaluate": ("robossl.evaluation.command:evaluate", "measure an encoder on labelled frames, beside two references"),
     "regress": ("robossl.evaluation.regress:regress", "measure how well a robot's state can be read off frames"),
+    "temporal": ("robossl.evaluation.temporal:temporal", "measure whether features are in the order of time"),
     "compare": ("robossl.evaluation.compare:compare", "one table of many runs over several stores"),
     "report": ("robossl.report.command:report", "write one HTML page about a run"),
     "export": ("robossl.exporting.export:export", "write a verified ONNX model and its card"),
