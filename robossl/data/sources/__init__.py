@@ -29,6 +29,7 @@ SOURCES = Registry(
         "parquet": "robossl.data.sources.parquet:ParquetSource",
         "tar": "robossl.data.sources.tar:TarSource",
         "hdf5": "robossl.data.sources.hdf5:Hdf5Source",
+        "zarr": "robossl.data.sources.zarr:ZarrSource",
         "images": "robossl.data.sources.images:ImageFolderSource",
     },
 )
