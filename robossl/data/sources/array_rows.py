@@ -72,7 +72,7 @@ def is_camera(array: RowArray) -> bool:
     return array.dtype == np.uint8 and len(array.shape) == 4 and 3 in (array.shape[3], array.shape[1])
 
 
-def to_pixels(picture: UInt8[ndarray, "..."]) -> UInt8[ndarray, "h w 3"]:
+def to_pixels(picture: ndarray) -> UInt8[ndarray, "h w 3"]:
     """Return a picture with its channels last, or decode the bytes of a JPEG or PNG (padded with zeros).
 
     Raises:

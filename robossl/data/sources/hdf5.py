@@ -1,6 +1,6 @@
 """HDF5 files of robomimic (`data/demo_N/obs/*_image`) and of ALOHA and ACT (`observations/images/CAMERA`).
 
-Each camera of a demonstration is an episode. Layouts: robomimic, docs/datasets/overview.md; ACT, record_sim_episodes.py.
+Each camera of a demonstration is an episode. Layouts: robomimic docs/datasets/overview.md; ACT record_sim_episodes.py.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def _robomimic_demos(file: Any, image_fps: float | None) -> list[Hdf5Demo]:
         task = str(stated.get("env_name", ""))
     except (ValueError, TypeError, AttributeError):
         rate, task = DEFAULT_FPS, ""
-    splits = {}
+    splits: dict[str, str] = {}
     for name in file.get("mask", {}):
         if split_name(name):
             splits |= {_text(demo): split_name(name) for demo in file["mask"][name][:]}

@@ -1,4 +1,4 @@
-"""Zarr replay buffers of Diffusion Policy and UMI (`data/...`, `meta/episode_ends`): folders and `.zarr.zip`, v2 and v3.
+"""Zarr replay buffers of Diffusion Policy and UMI (`data/...`, `meta/episode_ends`): folders, `.zarr.zip`, v2, v3.
 
 Each camera of an episode becomes one episode. Layout: diffusion_policy/common/replay_buffer.py.
 """
@@ -14,7 +14,6 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-from jaxtyping import UInt8
 from numpy import ndarray
 
 from robossl.data.files import any_file, find_files, fingerprint, unreadable_reason
@@ -70,7 +69,7 @@ class ZarrSource:
             except (Damaged, *_ERRORS) as error:
                 skipped.append(Problem(path, f"cannot be read as a replay buffer ({reason(error)})"))
         columns, notes = common_columns(widths)
-        address = {"columns": join_names(list(columns))}
+        address: dict[str, str | int | float] = {"columns": join_names(list(columns))}
         units = [replace(unit, address=unit.address | address) for unit in units]
         units.sort(key=lambda unit: unit.key)
         remark = f"episodes are read at {self._frames_per_s:g} frames/s (--image-fps changes the rate)"
@@ -180,6 +179,6 @@ def _is_picture(array: Any) -> bool:
     return is_camera(array) or (array.dtype.kind == "f" and len(array.shape) == 4 and array.shape[3] == 3)
 
 
-def _to_bytes(picture: Any, scale: float) -> UInt8[ndarray, "..."]:
+def _to_bytes(picture: Any, scale: float) -> ndarray:
     pixels = np.asarray(picture)
     return pixels if pixels.dtype == np.uint8 else np.clip(np.rint(pixels * scale), 0, 255).astype(np.uint8)
