@@ -16,7 +16,7 @@ from robossl.data.pictures import check_size, decode_image
 from robossl.data.source import Damaged
 from robossl.errors import InputError
 
-BLOCK_BYTES = 8 << 20  # bytes to read at once, if a chunk has fewer
+BLOCK_BYTES = 2 << 20  # bytes to read at once, if a chunk has fewer
 
 
 class RowArray(Protocol):

@@ -106,8 +106,8 @@ class ZarrSource:
         if self._open is None or self._open[0] != path:
             zarr = import_reader("zarr", "zarr")
             # UMI compresses pictures as JPEG XL, with a codec that the package imagecodecs has.
-            with suppress(ImportError):
-                _register_jpegxl()
+            with suppress(InputError):
+                import_reader("imagecodecs.numcodecs", "zarr").register_codecs(verbose=False)
             self._rows.clear()
             place = self._root / path
             store = zarr.storage.ZipStore(place, mode="r") if place.is_file() else place
@@ -146,17 +146,6 @@ class ZarrSource:
                 labels = {"camera": name, "recording": recording}
                 units.append(Unit(f"{recording}/{name}", print_, end - begin, labels=labels, address=address))
         return {name: column_width(array) for name, array in arrays.items() if column_width(array)}
-
-
-def _register_jpegxl() -> None:
-    """Register the codecs of the package imagecodecs with numcodecs.
-
-    Raises:
-        ImportError: the package is not installed.
-    """
-    import imagecodecs.numcodecs as codecs  # type: ignore[import-not-found, unused-ignore]
-
-    codecs.register_codecs(verbose=False)
 
 
 def _is_store(folder: Path) -> bool:
