@@ -24,7 +24,7 @@ class SourceOptions:
 
     label_columns: tuple[str, ...] | None = None  # csv columns that are labels; None: choose by names and values
     image_folders: Literal["auto", "images", "episodes"] = "auto"  # how to read a folder of numbered images
-    image_fps: float = 10.0  # frames per second of an image folder that is read as a video
+    image_fps: float | None = None  # frames per second of frames without times; None: as the format does, else 10
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,8 @@ SOURCES = Registry(
         "mp4": "robossl.data.sources.mp4:Mp4Source",
         "parquet": "robossl.data.sources.parquet:ParquetSource",
         "tar": "robossl.data.sources.tar:TarSource",
+        "hdf5": "robossl.data.sources.hdf5:Hdf5Source",
+        "zarr": "robossl.data.sources.zarr:ZarrSource",
         "images": "robossl.data.sources.images:ImageFolderSource",
     },
 )

@@ -26,6 +26,7 @@ class ImageFolderSource:
         self._root = root
         self._labels = labels
         self._options = options or SourceOptions()
+        self._image_fps = self._options.image_fps or 10.0
 
     @staticmethod
     def accepts(root: Path) -> bool:
@@ -107,9 +108,9 @@ class ImageFolderSource:
         address: dict[str, str | int | float] = {
             "folder": episode.folder,
             "frames": "\n".join(frames),
-            "frames_per_s": self._options.image_fps,
+            "frames_per_s": self._image_fps,
         }
-        print_ = f"{hashlib.blake2b(prints.encode(), digest_size=8).hexdigest()}@{self._options.image_fps:g}"
+        print_ = f"{hashlib.blake2b(prints.encode(), digest_size=8).hexdigest()}@{self._image_fps:g}"
         return _unit(episode.key, print_, len(episode.paths), table, address)
 
     def _episode_remarks(
@@ -120,7 +121,7 @@ class ImageFolderSource:
         if episodes:
             lines.append(
                 f"numbered images are read as {format_count(len(episodes), 'episode')} of {num_frames} frames in all "
-                f"({episodes[0].key}, ...) at {self._options.image_fps:g} frames/s (--image-fps changes the rate; "
+                f"({episodes[0].key}, ...) at {self._image_fps:g} frames/s (--image-fps changes the rate; "
                 "--image-folders images reads each image by itself)"
             )
         if others:
