@@ -115,8 +115,7 @@ def _sample(source: Source, units: Sequence[Unit]) -> tuple[list[str], list[floa
     sizes, rates, damaged = [], [], []
     for unit in units:
         try:
-            with contextlib.closing(source.frames(unit)) as frames:  # type: ignore[type-var]
-                first = list(islice(frames, FIRST_FRAMES))
+            first = list(islice(source.frames(unit), FIRST_FRAMES))
         except Damaged as error:
             damaged.append(Problem(unit.key, str(error)))
             continue

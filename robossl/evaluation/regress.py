@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Literal
 
 from robossl.common.atomic_io import check_out, write_text
 from robossl.errors import InputError
-from robossl.evaluation.table import markdown_line, print_table
+from robossl.evaluation.table import interval_cell, markdown_line, print_table
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from robossl.evaluation.state import StateResult
-    from robossl.measure.bootstrap import Interval
 
 SCHEMA = "robossl.state/1"
 
@@ -122,15 +121,7 @@ def _cells(result: StateResult) -> list[list[str]]:
     """Return the table as text: first the titles of the columns, then the cells of each row."""
     references = list(dict.fromkeys(name for row in result.rows for name in row.minus))
     rows = [
-        [row.name, _cell(row.r2), *(_cell(row.minus.get(name), sign=True) for name in references)]
+        [row.name, interval_cell(row.r2), *(interval_cell(row.minus.get(name), sign=True) for name in references)]
         for row in result.rows
     ]
     return [["", "R2", *(f"minus {name}" for name in references)], *rows]
-
-
-def _cell(interval: Interval | None, *, sign: bool = False) -> str:
-    if interval is None:
-        return ""
-    form = "{:+.2f}" if sign else "{:.2f}"
-    estimate, low, high = (form.format(value) for value in interval)
-    return f"{estimate} [{low}, {high}]{' *' if sign and interval.excludes_zero else ''}"

@@ -154,3 +154,12 @@ def markdown_line(cells: list[str]) -> str:
 
 def _cell(text: str) -> str:
     return text.replace("|", r"\|").replace("\n", " ")
+
+
+def interval_cell(interval: Interval | None, *, sign: bool = False) -> str:
+    """Return an interval as the text of a cell; with `sign`, of a difference, `*` marks one that excludes zero."""
+    if interval is None:
+        return ""
+    form = "{:+.2f}" if sign else "{:.2f}"
+    estimate, low, high = (form.format(value) for value in interval)
+    return f"{estimate} [{low}, {high}]{' *' if sign and interval.excludes_zero else ''}"

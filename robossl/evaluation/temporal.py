@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Literal
 
 from robossl.common.atomic_io import check_out, write_text
 from robossl.errors import InputError
-from robossl.evaluation.table import markdown_line, print_table
+from robossl.evaluation.table import interval_cell, markdown_line, print_table
 
 if TYPE_CHECKING:
     from robossl.evaluation.temporal_probe import TemporalResult
-    from robossl.measure.bootstrap import Interval
 
 SCHEMA = "robossl.temporal/1"
 LEGEND = (
@@ -98,13 +97,8 @@ def _cells(result: TemporalResult) -> list[list[str]]:
         references = list(dict.fromkeys(name for row in result.rows for name in row.minus[score]))
         titles += [score, *(f"minus {name}" for name in references)]
         for cells, row in zip(rows, result.rows, strict=True):
-            cells += [_cell(row.scores[score]), *(_cell(row.minus[score].get(n), sign=True) for n in references)]
+            cells += [
+                interval_cell(row.scores[score]),
+                *(interval_cell(row.minus[score].get(n), sign=True) for n in references),
+            ]
     return [titles, *rows]
-
-
-def _cell(interval: Interval | None, *, sign: bool = False) -> str:
-    if interval is None:
-        return ""
-    form = "{:+.2f}" if sign else "{:.2f}"
-    estimate, low, high = (form.format(value) for value in interval)
-    return f"{estimate} [{low}, {high}]{' *' if sign and interval.excludes_zero else ''}"

@@ -107,7 +107,7 @@ def _batches(num: int, generator: torch.Generator) -> Iterator[Tensor]:
 
 
 def frames_before(starts: Bool[ndarray, " n"], stack: int) -> Int[ndarray, "n stack"]:
-    """Return the rows of the last frames of each frame, itself last; an episode's first frame stands in for earlier."""
+    """Return for each frame the rows of the last frames, itself last; an episode's first frame is repeated."""
     rows = np.arange(len(starts))
     first = np.maximum.accumulate(np.where(starts, rows, 0))
     past: Int[ndarray, "n stack"] = np.maximum(rows[:, None] + np.arange(1 - stack, 1), first[:, None])

@@ -20,7 +20,7 @@ BLOCK_BYTES = 2 << 20  # bytes to read at once, if a chunk has fewer
 
 
 class RowArray(Protocol):
-    """An array on disk of which rows can be read."""
+    """An array on disk whose rows can be read."""
 
     shape: tuple[int, ...]
     dtype: Any
