@@ -1,4 +1,4 @@
-"""The result of a calibration: joined cells, correlations of predictors, fitted thresholds and what words have meant."""
+"""The result of a calibration: joined cells, correlations, fitted thresholds and what words have meant."""
 
 from __future__ import annotations
 
