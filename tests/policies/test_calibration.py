@@ -24,6 +24,7 @@ from robossl.probes.factors import FACTORS
 from robossl.probes.profile import load_profile
 from robossl.probes.result import (
     Cell,
+    Family,
     Figure,
     ProbeData,
     ProbeHealth,
@@ -38,6 +39,7 @@ from robossl.probes.verdict import judge
 
 ENV, SCENES, SEEDS = "robossl/Reach-v0", 40, 3
 CONDITIONS = [(factor, level) for factor in ("brightness", "blur") for level in (1, 2, 3)]
+VIEWS: list[tuple[str, Family, int]] = [(factor, "photometric", level) for factor, level in CONDITIONS]
 HEALTH = ProbeHealth(30.0, 100.0, 0.4, 1e-4, 0.5, -2.0, 1.0, (1.0,), 0.99, 1.0, ())
 POSE = load_profile("pose-estimation", factors=FACTORS)
 
@@ -129,11 +131,12 @@ def test_predictor_equal_to_the_outcome_is_perfect_and_a_random_one_is_not() -> 
     cells = joined_cells()
     assert len(cells) == (8 + 2) * len(CONDITIONS)  # the references of the reports pair with the controls
     assert {"pooled pixels", "random resnet18"} < {cell.encoder for cell in cells}
-    perfect = find(correlate(cells, resamples=50), "retention")
+    perfect = find(correlate(cells, predictors=("retention",), resamples=50), "retention")
     # Success counts whole episodes, so near values of retention tie.
     assert perfect.spearman.value is not None and perfect.spearman.value > 0.99
     assert perfect.mmrv is not None and perfect.mmrv.value is not None and perfect.mmrv.value < 0.03
-    random = find(correlate(joined_cells(np.random.default_rng(0)), resamples=200), "retention").spearman
+    noisy = joined_cells(np.random.default_rng(0))
+    random = find(correlate(noisy, predictors=("retention",), resamples=200), "retention").spearman
     assert random.low is not None and random.high is not None and random.low < 0 < random.high
     minus = perfect.minus_strength
     assert minus is not None and minus.low is not None and minus.low > 0
@@ -166,7 +169,8 @@ def test_threshold_is_the_smallest_that_keeps_lost_cells_out() -> None:
     today = {each.word: each for each in count_words(judged) if each.thresholds == "today"}
     fitted = {each.word: each for each in count_words(judged) if each.thresholds == "fitted"}
     assert today["SAFE"].lost == 0
-    assert fitted["SAFE"].kept > today["SAFE"].kept  # .9 was stricter than these policies need
+    # .9 was stricter than these policies need; the encoders that were held out pay for it with lost cells.
+    assert fitted["SAFE"].kept + fitted["SAFE"].open > today["SAFE"].kept + today["SAFE"].open
     assert sum(w.kept + w.lost + w.open for w in fitted.values()) == len(judged)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import get_args
 
 import numpy as np
@@ -24,7 +24,8 @@ def spearman(predicted: Float[ndarray, " n"], truth: Float[ndarray, " n"]) -> fl
 
     if len(truth) < 3 or np.ptp(predicted) == 0 or np.ptp(truth) == 0:
         return math.nan
-    return float(np.corrcoef(rankdata(predicted), rankdata(truth))[0, 1])
+    first, second = (each - each.mean() for each in (rankdata(predicted), rankdata(truth)))
+    return float(first @ second / math.sqrt((first @ first) * (second @ second)))
 
 
 def kendall(predicted: Float[ndarray, " n"], truth: Float[ndarray, " n"]) -> float:
@@ -46,14 +47,20 @@ def mean_maximum_rank_violation(predicted: Float[ndarray, " n"], truth: Float[nd
     return float((np.abs(truth[:, None] - truth) * wrong).max(axis=1).mean())
 
 
-def correlate(cells: Sequence[JoinedCell], *, resamples: int = RESAMPLES, seed: int = 0) -> tuple[Correlation, ...]:
+def correlate(
+    cells: Sequence[JoinedCell],
+    *,
+    predictors: Collection[str] = tuple(PREDICTORS),
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> tuple[Correlation, ...]:
     """Return the correlations of each predictor with each target: over all cells, then within each factor."""
     factors = sorted({cell.factor for cell in cells})
     found = []
     for target in get_args(Target):
         for factor in (None, *factors):
             chosen = [c for c in cells if factor in (None, c.factor) and _truth(c, target) is not None]
-            found += [_correlation(name, target, factor, chosen, resamples, seed) for name in PREDICTORS]
+            found += [_correlation(name, target, factor, chosen, resamples, seed) for name in predictors]
     return tuple(found)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -74,7 +75,12 @@ def draw_scatter(result: CalibrationResult, predictor: str) -> Figure:
         axes.text(WIDTH - 10, bottom + 12, f"{low + span:.2f}", fontsize=8, color=SOFT, ha="right", va="center")
         axes.text((LEFT + WIDTH) / 2, bottom + 12, predictor, fontsize=9, color=INK, ha="center", va="center")
         for at, factor in enumerate(factors):
-            style = {"color": COLOURS[at % len(COLOURS)], "marker": MARKERS[at % len(MARKERS)], "lw": 0, "ms": 4}
+            style: dict[str, Any] = {
+                "color": COLOURS[at % len(COLOURS)],
+                "marker": MARKERS[at % len(MARKERS)],
+                "lw": 0,
+                "ms": 4,
+            }
             points = [(value, kept) for value, kept, name in cells if name == factor]
             x = [LEFT + 6 + (value - low) / span * (WIDTH - LEFT - 22) for value, _ in points]
             axes.plot(x, [bottom - SIDE * kept / top for _, kept in points], **style)
