@@ -49,6 +49,13 @@ def calibrate(
     Raises:
         InputError: a file cannot be read, or the two sides share no environment, factor or only one encoder.
         ResourceError: the disk is full.
+
+    Example:
+        >>> import robossl
+        >>> robossl.calibrate([], ["transfer/tiny"], out="calibration/tiny")
+        Traceback (most recent call last):
+        ...
+        robossl.errors.InputError: no file in --probes; name one or more, such as probes/*/*.json
     """
     given = locals()
     paths = {name: tuple(os.fspath(each) for each in given[name]) for name in ("probes", "transfers")}
