@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from robossl.methods.base import Loss as Loss
     from robossl.methods.base import Method as Method
     from robossl.policies.api import transfer as transfer
+    from robossl.policies.calibration.api import calibrate as calibrate
+    from robossl.policies.calibration.result import CalibrationResult as CalibrationResult
     from robossl.policies.result import TransferResult as TransferResult
     from robossl.probes.api import probe as probe
     from robossl.probes.result import Report as Report
@@ -52,6 +54,7 @@ _LAZY = {
     "evaluate": "robossl.evaluation.api:evaluate",
     "probe": "robossl.probes.api:probe",
     "transfer": "robossl.policies.api:transfer",
+    "calibrate": "robossl.policies.calibration.api:calibrate",
     "Store": "robossl.data.store:Store",
     "RunConfig": "robossl.training.run_config:RunConfig",
     "Run": "robossl.training.runs:Run",
@@ -59,6 +62,7 @@ _LAZY = {
     "Scores": "robossl.evaluation.result:Scores",
     "Report": "robossl.probes.result:Report",
     "TransferResult": "robossl.policies.result:TransferResult",
+    "CalibrationResult": "robossl.policies.calibration.result:CalibrationResult",
     "Method": "robossl.methods.base:Method",
     "Loss": "robossl.methods.base:Loss",
     "Batch": "robossl.views:Batch",

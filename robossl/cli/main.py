@@ -40,6 +40,10 @@ COMMANDS = {
         "robossl.policies.command:transfer",
         "measure whether encoders help policies, clean and under nuisances",
     ),
+    "calibrate": (
+        "robossl.policies.calibration.command:calibrate",
+        "say what the verdicts of probes are worth, measured on policies",
+    ),
     "embed": ("robossl.encoders.embed:embed", "embed frames with a run, an encoder or an exported model"),
     **OTHER_COMMANDS,
 }

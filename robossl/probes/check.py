@@ -9,6 +9,7 @@ from robossl.errors import InputError
 from robossl.probes.document import read_report
 from robossl.probes.evidence import two_digits
 from robossl.probes.grouping import Group, group_verdicts
+from robossl.probes.meaning import describe_record
 from robossl.probes.report.words import describe_backbone, describe_clean_heads, list_factors
 from robossl.probes.result import LEFT_OUT, NOT_MEASURED, Report, TaskNeeds, Word
 from robossl.probes.verdict import UNCALIBRATED, find_worst_word
@@ -70,17 +71,20 @@ def apply_gate(report: Report, *, fail_on: FailOn, origin: str) -> Gate:
     head = f"{'FAIL' if fails else 'PASS'}: {report.encoder.name} is {word} for {task.profile}"
     head += "" if task.calibrated else " (thresholds uncalibrated)"
     about = (*_describe(report, task), *describe_clean_heads(report), *describe_backbone(report.random_backbone))
-    lines = [head, *(f"  {line}" for line in about), *map(_line, groups)]
+    lines = [head, *(f"  {line}" for line in about), *(_line(each, task) for each in groups)]
     if not fails and SEVERITY[word]:
         lines.append(f"It passes because --fail-on is {fail_on}.")
     return Gate(EXIT_CODES[word] if fails else 0, "\n".join(lines))
 
 
-def _line(group: Group) -> str:
+def _line(group: Group, task: TaskNeeds) -> str:
     if group.badge in (LEFT_OUT, NOT_MEASURED):
         return f"  {group.badge}: {', '.join(group.factors)}"
     if len(group.verdicts) > 1:
-        return f"  {group.badge:<12} {group.needs:<4} {list_factors(group)}: {group.cause}"
+        meant = describe_record(group.badge, task.calibration)
+        return (
+            f"  {group.badge:<12} {group.needs:<4} {list_factors(group)}: {group.cause}{f' ({meant})' if meant else ''}"
+        )
     (verdict,) = group.verdicts
     sentence = verdict.sentence.removesuffix(UNCALIBRATED)
     return f"  {verdict.word:<12} {verdict.need:<4} {sentence} [{verdict.metric} {two_digits(verdict.figure)}]"

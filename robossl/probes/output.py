@@ -9,10 +9,11 @@ import numpy as np
 from robossl.common.atomic_io import raise_disk_full
 from robossl.probes.document import write_report
 from robossl.probes.grouping import Group, group_verdicts
+from robossl.probes.meaning import describe_record
 from robossl.probes.report.page import write_page
 from robossl.probes.report.pictures import RetrievalErrors
 from robossl.probes.report.words import describe_backbone, describe_clean_heads, list_factors
-from robossl.probes.result import LEFT_OUT, NOT_MEASURED, Report
+from robossl.probes.result import LEFT_OUT, NOT_MEASURED, Report, TaskNeeds
 from robossl.probes.run import ProbeResult
 from robossl.probes.sheet import draw_contact_sheet, write_sheet
 from robossl.probes.verdict import UNCALIBRATED
@@ -51,15 +52,16 @@ def summary(report: Report) -> list[str]:
         "" if report.task.calibrated else " (thresholds uncalibrated: not yet compared with the success of policies)"
     )
     about = [f"  {report.task.about}"] if report.task.about else []
-    return [head, *about, *heads, *map(_line, group_verdicts(report.verdicts))]
+    return [head, *about, *heads, *(_line(each, report.task) for each in group_verdicts(report.verdicts))]
 
 
-def _line(group: Group) -> str:
+def _line(group: Group, task: TaskNeeds) -> str:
     """Return a line of text about one factor with its evidence, or about several factors that share a cause."""
     if group.badge in (NOT_MEASURED, LEFT_OUT):
         return f"  {group.badge}: {', '.join(group.factors)}{f': {group.cause}' if group.cause else ''}"
     if len(group.verdicts) > 1:
-        return f"  {group.badge}: {list_factors(group)}: {group.cause}"
+        meant = describe_record(group.badge, task.calibration)
+        return f"  {group.badge}: {list_factors(group)}: {group.cause}{f' ({meant})' if meant else ''}"
     return f"  {group.badge}: {group.verdicts[0].sentence.removesuffix(UNCALIBRATED)}"
 
 

@@ -12,6 +12,7 @@ version = 1
 calibrated = false                 # whether the thresholds were set from measured drops of a policy's success
 labels = ["pose", "point"]         # in order of preference; leave the line out to judge without labels
 [thresholds]                       # fields of `Thresholds` that differ from the defaults
+[calibration]                      # optional; `robossl calibrate` writes it: what each verdict has meant for policies
 [factors.rotation]
 need = "EQUI"                      # INV, EQUI, INFO or "-"; or five of them, one for each level
 max_level = 3                      # the highest level that is judged
@@ -33,7 +34,7 @@ from robossl.common.suggest import suggest_name
 from robossl.errors import InputError
 from robossl.measure.figures import clusters_to_show
 from robossl.probes.factors import resolve_factor
-from robossl.probes.result import Need
+from robossl.probes.result import CalibrationRecord, Need, WordRecord
 
 FOLDER = Path(__file__).parent / "profiles"
 LEVELS = 5
@@ -101,6 +102,7 @@ class Profile:
     factors: Mapping[str, FactorNeed]
     thresholds: Thresholds
     sha256: str
+    calibration: CalibrationRecord | None = None  # what each verdict has meant for policies
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,16 @@ class _FactorTable:
 
 
 @dataclass(frozen=True, slots=True)
+class _CalibrationTable:
+    """The TOML table of a profile's calibration, as `robossl calibrate` writes it."""
+
+    environments: tuple[str, ...]
+    encoders: int
+    points: int
+    words: dict[str, WordRecord]
+
+
+@dataclass(frozen=True, slots=True)
 class _ProfileFile:
     """The content of a profile's TOML file."""
 
@@ -137,6 +149,7 @@ class _ProfileFile:
     factors: dict[str, _FactorTable]
     labels: tuple[str, ...] = ()
     thresholds: Thresholds = field(default_factory=Thresholds)
+    calibration: _CalibrationTable | None = None
 
     def __post_init__(self) -> None:
         if not self.factors:
@@ -198,4 +211,11 @@ def _build(file: _ProfileFile, factors: Collection[str], sha256: str) -> Profile
         factors={name: FactorNeed(table.needs, table.max_level) for name, table in file.factors.items()},
         thresholds=file.thresholds,
         sha256=sha256,
+        calibration=_record(file.calibration),
     )
+
+
+def _record(table: _CalibrationTable | None) -> CalibrationRecord | None:
+    if table is None:
+        return None
+    return CalibrationRecord(table.environments, table.encoders, table.points, table.words)

@@ -164,6 +164,25 @@ class ProbeData:
 
 
 @dataclass(frozen=True, slots=True)
+class WordRecord:
+    """How many held-out cells with one verdict kept their success, lost it, or are open."""
+
+    kept: int
+    lost: int
+    open: int
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationRecord:
+    """What each verdict has meant for policies of encoders that were held out when thresholds were fitted."""
+
+    environments: tuple[str, ...]
+    encoders: int
+    points: int  # drop of success, in points, that counts as lost
+    words: Mapping[str, WordRecord]
+
+
+@dataclass(frozen=True, slots=True)
 class TaskNeeds:
     """The task: the name of its profile, and what the task needs of each factor."""
 
@@ -175,6 +194,7 @@ class TaskNeeds:
     about: str = ""  # the profile's text about the task and what the verdicts mean
     # Names of the labels that the task reads; () if it judges without labels; None in reports without this field.
     labels: tuple[str, ...] | None = None
+    calibration: CalibrationRecord | None = None  # None in reports of uncalibrated profiles
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -159,4 +159,5 @@ def _task(profile: Profile | None, use_labels: bool) -> TaskNeeds | None:
         needs={name: each.needs for name, each in profile.factors.items()},
         about=profile.about,
         labels=profile.labels if use_labels else (),
+        calibration=profile.calibration,
     )

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from robossl.measure.figures import missing
 from robossl.probes.evidence import Evidence
+from robossl.probes.meaning import describe_record
 from robossl.probes.profile import Profile
 from robossl.probes.result import LEFT_OUT, NOT_MEASURED, Need, Readings, Verdict, Word
 from robossl.probes.rules import WITHOUT_LABELS, Ruling, judge_equivariance, judge_information, judge_invariance
@@ -63,6 +64,13 @@ def find_worst_word(verdicts: Iterable[Verdict]) -> Word | None:
     return max(words, key=ORDER.index, default=None)
 
 
+def judge_level(seen: Evidence) -> Verdict | None:
+    """Return the verdict on one factor at one level; None if the profile needs nothing of it there."""
+    asked = seen.profile.factors.get(seen.factor)
+    need = asked.needs[seen.level - 1] if asked else "-"
+    return None if need == "-" else _judge(seen, need)
+
+
 def _judge(seen: Evidence, need: Need) -> Verdict:
     rule = {"INV": judge_invariance, "EQUI": judge_equivariance, "INFO": judge_information}[need]
     ruling = _rule_collapsed(seen) or _check_clusters(seen, rule(seen, seen.profile.thresholds))
@@ -71,6 +79,8 @@ def _judge(seen: Evidence, need: Need) -> Verdict:
         error = seen.readings.health.fp16_error or 0.0
         text = f"in fp32 only (half precision moves features by {error:.0%} of their spread): {text}"
     calibration = "" if seen.profile.calibrated else UNCALIBRATED
+    if meant := describe_record(ruling.word, seen.profile.calibration):
+        calibration += f" ({meant})"
     return Verdict(
         factor=seen.factor,
         level=seen.level,

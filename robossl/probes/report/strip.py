@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from robossl.probes.grouping import Group, get_badge, group_verdicts
+from robossl.probes.meaning import describe_record
 from robossl.probes.report.lookup import LEVELS, ReportIndex
 from robossl.probes.report.words import (
     BADGES,
@@ -86,10 +87,14 @@ def make_verdict_box(report: Report) -> VerdictBox | None:
     counts = f"Factors: {count_verdicts(report)}."
     if not report.task.calibrated:
         counts += " The thresholds are uncalibrated: not yet compared with the success of a policy."
+    words = dict.fromkeys(
+        v.word for v in report.verdicts if v.level is None and v.metric not in (LEFT_OUT, NOT_MEASURED)
+    )
+    meant = [each for word in words if (each := describe_record(word, report.task.calibration))]
     better = [
         f"{label} is read better from {' and '.join(names)}" for label, names in find_better_references(report).items()
     ]
-    lines = (counts, report.task.about, f"On clean frames {'; '.join(better)}." if better else "")
+    lines = (counts, *meant, report.task.about, f"On clean frames {'; '.join(better)}." if better else "")
     return VerdictBox(SIGNS[report.word], report.word, f"{_meaning(report)}.", tuple(filter(None, lines)))
 
 
