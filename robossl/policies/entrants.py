@@ -36,6 +36,7 @@ class Entrant:
         digest: Digest of the weights, and of how features are computed.
         inputs: Function from a seed to what the policies of this row get.
         trains_network: Whether its policies train a network on frames; those take fewer steps.
+        sha256: Digest of the weights alone, as a probe report has it; "" for a control.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Entrant:
     digest: str
     inputs: Callable[[int], PolicyInputs]
     trains_network: bool = False
+    sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,8 @@ def _encoder_row(name: str, source: str, subject: Subject, options: EntrantOptio
         return _tuned(_module_of(source), options)
 
     digest = digest_of(subject.digest, options.tune)
-    return Entrant(name, "encoder", source, digest, inputs, trains_network=options.tune != "frozen")
+    trains = options.tune != "frozen"
+    return Entrant(name, "encoder", source, digest, inputs, trains_network=trains, sha256=subject.info.sha256)
 
 
 def _random_row(config: EncoderConfig, backbone: Backbone, taken: set[str], options: EntrantOptions) -> Entrant:

@@ -63,7 +63,8 @@ class TransferRow:
     name: str
     kind: Literal["encoder", "control"]
     source: str
-    digest: str
+    digest: str  # of everything that the policies depend on
+    sha256: str  # of the encoder's weights, as a probe report has it; "" for a control
     losses: tuple[float, ...]  # of each seed's policy on its demonstrations, at the end of training
     scores: tuple[ConditionScore, ...]
     differences: tuple[PairedDifference, ...]  # against each control; none for a control

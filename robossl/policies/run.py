@@ -113,6 +113,7 @@ def _measure_row(task: Measurement, entrant: Entrant) -> TransferRow:
         kind=entrant.kind,
         source=entrant.source,
         digest=entrant.digest,
+        sha256=entrant.sha256,
         losses=tuple(loss for loss, _ in by_seed),
         scores=tuple(
             score_condition(*condition, [rollouts[at] for _, rollouts in by_seed])

@@ -6,12 +6,13 @@ from robossl.probes.result import CalibrationRecord
 
 
 def describe_record(word: str, record: CalibrationRecord | None) -> str:
-    """Return what became of the policies with this verdict; "" if the profile has no record.
+    r"""Return what became of the policies with this verdict; "" if the profile has no record.
 
     >>> from robossl.probes.result import WordRecord
-    >>> record = CalibrationRecord(("robossl/Reach-v0",), 6, 20, {"RISKY": WordRecord(kept=1, lost=34, open=2)})
-    >>> describe_record("RISKY", record)
-    'RISKY has meant: 34 of 37 policies lost 20 points or more, 1 kept theirs, 2 open (6 encoders, robossl/Reach-v0)'
+    >>> record = CalibrationRecord(("robossl/Reach-v0",), 6, 20, {"RISKY": WordRecord(1, 34, 2, mean_drop=61)})
+    >>> print(describe_record("RISKY", record).replace("; ", ";\n"))
+    RISKY has meant: success fell by 61 points;
+    34 of 37 policies surely lost more than 20, 1 surely less (6 encoders, robossl/Reach-v0)
     """
     if record is None:
         return ""
@@ -21,6 +22,6 @@ def describe_record(word: str, record: CalibrationRecord | None) -> str:
         return f"{word} was not seen in calibration ({where})"
     total = found.kept + found.lost + found.open
     return (
-        f"{word} has meant: {found.lost} of {total} policies lost {record.points} points or more, {found.kept} kept "
-        f"theirs, {found.open} open ({where})"
+        f"{word} has meant: success fell by {found.mean_drop} points; {found.lost} of {total} policies surely lost "
+        f"more than {record.points}, {found.kept} surely less ({where})"
     )

@@ -165,11 +165,12 @@ class ProbeData:
 
 @dataclass(frozen=True, slots=True)
 class WordRecord:
-    """How many held-out cells with one verdict kept their success, lost it, or are open."""
+    """How many held-out cells with one verdict kept their success, lost it, or are open, and their mean drop."""
 
     kept: int
     lost: int
     open: int
+    mean_drop: int  # of success, in points
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from robossl.policies.calibration.document import to_json
 from robossl.policies.calibration.page import write_page
 from robossl.policies.calibration.profile_file import profile_text
 from robossl.policies.calibration.result import CalibrationResult
-from robossl.policies.calibration.thresholds import count_words, fit_halves
+from robossl.policies.calibration.thresholds import count_words, fit_halves, fit_thresholds
 from robossl.policies.document import read_result
 from robossl.probes.document import read_report
 from robossl.probes.factors import FACTORS
@@ -71,6 +71,7 @@ def calibrate(
     folder = Path(out)
     joined, unmatched = join_cells(reports, results, task)
     fits, cells = fit_halves(joined, task, seed=seed)
+    thresholds, remarks = fit_thresholds(joined, task)
     result = CalibrationResult(
         profile=task.name,
         profile_sha256=task.sha256,
@@ -81,7 +82,8 @@ def calibrate(
         unmatched=tuple(unmatched),
         correlations=correlate(cells, resamples=resamples, seed=seed),
         fits=fits,
-        thresholds={name: max(fit.thresholds[name] for fit in fits) for name in fits[0].thresholds},
+        thresholds=thresholds,
+        remarks=remarks,
         counts=count_words(cells),
         seed=seed,
         command=command,

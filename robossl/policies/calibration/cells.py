@@ -79,15 +79,16 @@ def _name(row: TransferRow) -> str:
 
 
 def _check_weights(reports: Sequence[Report], transfers: Sequence[TransferResult]) -> None:
-    """Check that each source has one digest among the reports, and one among the results."""
-    seen: dict[tuple[str, str], str] = {}
-    probed = [("probe reports", each.encoder.source, each.encoder.sha256) for each in reports]
-    tuned = [
-        (f"transfers with tune {each.settings.tune}", row.source, row.digest) for each in transfers for row in each.rows
-    ]
-    for what, source, digest in (*probed, *tuned):
-        if digest and seen.setdefault((what, source), digest) != digest:
-            raise InputError(f"{source} has two sets of weights among the {what}; leave out the older file")
+    """Check that each encoder has the same weights in all reports and results."""
+    seen: dict[str, str] = {}
+    probed = [(each.encoder.source, each.encoder.sha256) for each in reports]
+    played = [(row.source, row.sha256) for each in transfers for row in each.rows]
+    for source, sha256 in (*probed, *played):
+        if sha256 and seen.setdefault(source, sha256) != sha256:
+            raise InputError(
+                f"{source} stands for two sets of weights, {seen[source][:12]} and {sha256[:12]}; "
+                "measure again what is older, or leave it out"
+            )
 
 
 def _subjects(report: Report) -> Iterator[tuple[str, Readings]]:

@@ -11,14 +11,17 @@ from robossl.probes.profile import Profile, Thresholds
 
 
 def profile_text(profile: Profile, result: CalibrationResult) -> str:
-    """Return the next version of a profile as TOML: calibrated, with the fitted thresholds and held-out counts."""
+    """Return the next version of a profile as TOML, with the thresholds fitted on all encoders and held-out counts.
+
+    It counts as calibrated if some threshold was fitted.
+    """
     limits = asdict(with_thresholds(profile, result.thresholds).thresholds)
     changed = {name: value for name, value in limits.items() if value != asdict(Thresholds())[name]}
     lines = [
         'schema = "robossl.profile/1"',
         *(f"{name} = {_text(getattr(profile, name))}" for name in ("name", "title", "about")),
         f"version = {profile.version + 1}",
-        "calibrated = true",
+        f"calibrated = {str(profile.calibrated or bool(result.thresholds)).lower()}",
         f"labels = {_text(list(profile.labels))}",
         *(["", "[thresholds]", *(f"{name} = {value}" for name, value in changed.items())] if changed else []),
         "",
@@ -29,7 +32,8 @@ def profile_text(profile: Profile, result: CalibrationResult) -> str:
         "",
         "[calibration.words]",
         *(
-            f"{_text(each.word)} = {{ kept = {each.kept}, lost = {each.lost}, open = {each.open} }}"
+            f"{_text(each.word)} = {{ kept = {each.kept}, lost = {each.lost}, open = {each.open}, "
+            f"mean_drop = {100 * each.mean_drop:.0f} }}"
             for each in result.counts
             if each.thresholds == "fitted"
         ),

@@ -8,7 +8,7 @@ from typing import Literal
 
 from robossl.probes.result import Word
 
-SCHEMA = "robossl.calibration/1"
+SCHEMA = "robossl.calibrate/1"
 LOST_POINTS = 0.2  # drop of success that counts as a loss
 Outcome = Literal["kept", "lost", "open", "too low"]
 Target = Literal["share kept", "shifted success"]
@@ -71,13 +71,14 @@ class ThresholdFit:
 
 @dataclass(frozen=True, slots=True)
 class WordCount:
-    """How many cells with this verdict were kept, lost or open."""
+    """How many cells with this verdict were kept, lost or open, and the mean drop of success in them."""
 
     thresholds: Literal["today", "fitted"]
     word: Word
     kept: int
     lost: int
     open: int
+    mean_drop: float  # 0 to 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +94,9 @@ class CalibrationResult:
     unmatched: tuple[str, ...]  # what has no partner, one line each
     correlations: tuple[Correlation, ...]
     fits: tuple[ThresholdFit, ...]
-    thresholds: Mapping[str, float]  # the stricter of both halves: that of all encoders
-    counts: tuple[WordCount, ...]  # of held-out cells
+    thresholds: Mapping[str, float]  # fitted on all encoders; empty if no cell dropped by 20 points
+    remarks: tuple[str, ...]
+    counts: tuple[WordCount, ...]  # "fitted": each cell is judged with thresholds of the half it is not in
     seed: int
     command: str
     schema: str = SCHEMA

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from robossl.policies.calibration.result import CalibrationResult, Correlation, Estimate
 
 
@@ -34,12 +36,16 @@ def describe_cells(result: CalibrationResult) -> str:
 
 def describe_thresholds(result: CalibrationResult) -> list[str]:
     """Return lines about the fitted thresholds."""
-    lines = [f"thresholds: {', '.join(f'{name} {value:g}' for name, value in result.thresholds.items())}"]
+    lines = [f"thresholds, fitted on all encoders: {_values(result.thresholds)}"]
+    lines += [f"  {remark}" for remark in result.remarks]
     for fit in result.fits:
-        values = ", ".join(f"{name} {value:g}" for name, value in fit.thresholds.items())
-        lines.append(f"  fitted on {', '.join(fit.fitted_on)}: {values}")
+        lines.append(f"  fitted on {', '.join(fit.fitted_on)}: {_values(fit.thresholds)}")
         lines += [f"    {remark}" for remark in fit.remarks]
     return lines
+
+
+def _values(thresholds: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in thresholds.items()) or "as in the profile"
 
 
 def describe_counts(result: CalibrationResult) -> list[str]:
@@ -48,8 +54,11 @@ def describe_counts(result: CalibrationResult) -> list[str]:
     for kind in ("today", "fitted"):
         counts = [each for each in result.counts if each.thresholds == kind]
         name = "today's thresholds" if kind == "today" else "fitted thresholds, encoders held out"
-        lines.append(f"{name:<40} kept  lost  open")
-        lines += [f"  {each.word:<38} {each.kept:>4}  {each.lost:>4}  {each.open:>4}" for each in counts]
+        lines.append(f"{name:<40} kept  lost  open  mean drop")
+        lines += [
+            f"  {each.word:<38} {each.kept:>4}  {each.lost:>4}  {each.open:>4}  {100 * each.mean_drop:>9.0f}"
+            for each in counts
+        ]
         kept = sum(each.kept for each in counts)
         safe = sum(each.kept for each in counts if each.word == "SAFE")
         lines.append(f"  {safe} of {kept} kept cells are SAFE")

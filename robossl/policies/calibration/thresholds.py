@@ -7,16 +7,19 @@ from dataclasses import asdict, replace
 from typing import Literal, get_args
 
 import numpy as np
+from jaxtyping import Bool, Float
+from numpy import ndarray
 
 from robossl.errors import InputError
 from robossl.policies.calibration.cells import ProbedCell
-from robossl.policies.calibration.result import JoinedCell, ThresholdFit, WordCount
+from robossl.policies.calibration.result import LOST_POINTS, JoinedCell, ThresholdFit, WordCount
 from robossl.probes.evidence import Evidence
 from robossl.probes.profile import Profile
 from robossl.probes.result import Need, Word
 from robossl.probes.verdict import judge_level
 
 GRID = 100  # steps of a threshold between 0 and 1
+DROPPED_SHARE = 0.05  # of the SAFE cells, whose mean drop may exceed 20 points when a bound is fitted
 
 
 def fit_halves(
@@ -43,10 +46,11 @@ def fit_halves(
 
 
 def fit_thresholds(cells: Sequence[ProbedCell], profile: Profile) -> tuple[dict[str, float], tuple[str, ...]]:
-    """Return the smallest bounds at which no cell whose policies lost 20 points is SAFE, and remarks.
+    """Return the smallest bounds at which, and above which, few SAFE cells dropped, and remarks.
 
-    Fits `inv_retention` (`inv_nis_w` if the profile reads no label) on cells with need INV, and `equi_retention` on
-    those with need EQUI. A bound stays as it is if no cell was lost: then nothing limits it.
+    Few means: none whose drop is surely above 20 points, and at most 5 % whose mean drop is. Fits `inv_retention`
+    (`inv_nis_w` if the profile reads no label) on cells with need INV, and `equi_retention` on those with need EQUI.
+    A bound is absent if no cell dropped by 20 points: then nothing limits it, and the profile's own stays.
     """
     bounds: dict[Need, str] = {
         "INV": "inv_retention" if profile.labels else "inv_nis_w",
@@ -56,17 +60,29 @@ def fit_thresholds(cells: Sequence[ProbedCell], profile: Profile) -> tuple[dict[
     today = asdict(profile.thresholds)
     for need, bound in bounds.items():
         of_need = [each for each in cells if _need(each, profile) == need and each.cell.outcome != "too low"]
-        lost = [each for each in of_need if each.cell.outcome == "lost"]
-        values[bound] = today[bound]
-        if not lost:
+        dropped = [each.cell.drop > LOST_POINTS for each in of_need]
+        if not any(dropped):
             if of_need:
-                remarks.append(f"{bound} stays at {today[bound]:g}: none of {len(of_need)} cells was surely lost")
+                remarks.append(f"{bound} stays at {today[bound]:g}: none of {len(of_need)} cells dropped by 20 points")
             continue
-        values[bound] = max(_least_bound(each, profile, bound) for each in lost)
-        left = [e for e in lost if judge_again(e, with_thresholds(profile, {bound: values[bound]})) == "SAFE"]
+        leaves = [_least_bound(each, profile, bound) for each in of_need]  # from there on the cell is not SAFE
+        lost = [each.cell.outcome == "lost" for each in of_need]
+        values[bound] = _smallest_bound(np.array(leaves), np.array(dropped), np.array(lost))
+        left = sum(is_lost and at > values[bound] for at, is_lost in zip(leaves, lost, strict=True))
         if left:
-            remarks.append(f"{bound}: {len(left)} lost cells are SAFE at any bound up to 1")
+            remarks.append(f"{bound}: {left} lost cells are SAFE at any bound up to 1")
     return values, tuple(remarks)
+
+
+def _smallest_bound(leaves: Float[ndarray, " n"], dropped: Bool[ndarray, " n"], lost: Bool[ndarray, " n"]) -> float:
+    """Return the smallest bound of the grid at which, and above which, few SAFE cells dropped; 1 if there is none."""
+    best = 1.0
+    for bound in np.arange(GRID, -1, -1) / GRID:
+        safe = leaves > bound
+        if lost[safe].any() or dropped[safe].sum() > DROPPED_SHARE * safe.sum():
+            break
+        best = float(bound)
+    return best
 
 
 def with_thresholds(profile: Profile, values: Mapping[str, float]) -> Profile:
@@ -89,9 +105,11 @@ def count_words(cells: Iterable[JoinedCell]) -> tuple[WordCount, ...]:
     kinds: tuple[Literal["today", "fitted"], ...] = ("today", "fitted")
     for kind in kinds:
         for word in get_args(Word):
-            outcomes = [c.outcome for c in judged if (c.word if kind == "today" else c.held_out_word) == word]
-            if outcomes:
-                found.append(WordCount(kind, word, *(outcomes.count(each) for each in ("kept", "lost", "open"))))
+            of_word = [c for c in judged if (c.word if kind == "today" else c.held_out_word) == word]
+            outcomes = [c.outcome for c in of_word]
+            if of_word:
+                kept, lost, unsure = (outcomes.count(each) for each in ("kept", "lost", "open"))
+                found.append(WordCount(kind, word, kept, lost, unsure, float(np.mean([c.drop for c in of_word]))))
     return tuple(found)
 
 
@@ -101,8 +119,8 @@ def _need(each: ProbedCell, profile: Profile) -> Need:
 
 
 def _least_bound(each: ProbedCell, profile: Profile, bound: str) -> float:
-    """Return the smallest bound on the grid at which a cell is not SAFE; 1 if there is none."""
-    low, high = 0, GRID
+    """Return the smallest bound of the grid at which a cell is not SAFE; above 1 if there is none."""
+    low, high = 0, GRID + 1
     while low < high:
         middle = (low + high) // 2
         if judge_again(each, with_thresholds(profile, {bound: middle / GRID})) == "SAFE":
