@@ -9,11 +9,11 @@ for _name, _task, _steps in (
     ("Reach", "robossl_envs.reach:Reach", 60),
     ("Sort", "robossl_envs.sort:Sort", 300),
 ):
-    for _kind, _vary in (("", {}), ("Varied", VARIED)):
+    for _kind, _kwargs in (("", {}), ("Varied", {"vary": VARIED}), ("Home", {"home": True})):
         gymnasium.register(
             f"robossl/{_name}{_kind}-v0",
             entry_point="robossl_envs.tabletop:Tabletop",
-            kwargs={"task": _task, "vary": _vary},
+            kwargs={"task": _task, **_kwargs},
             max_episode_steps=_steps,
             # Switch off gymnasium's checker: it takes a tenth of a step's time, and our tests check the same things.
             disable_env_checker=True,

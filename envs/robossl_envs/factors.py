@@ -86,6 +86,9 @@ FACTORS: dict[str, NuisanceFactor] = {
     ),
     "noise": NuisanceFactor("standard deviation of pixel noise, of 1", 0.0, ((0.01, 0.03, 0.06, 0.12, 0.18),)),
     "latency": NuisanceFactor("age of the picture, in steps", 0, ((1, 2, 3, 5, 8),)),
+    "robot_start": NuisanceFactor(
+        "distance of the tool's start from its home, m", 0.0, ((0.03, 0.06, 0.1, 0.15, 0.2),)
+    ),
 }
 
 
@@ -104,12 +107,15 @@ VARIED = {
 }
 
 
-def effective_factors(bodies: Sequence[str]) -> tuple[str, ...]:
+def effective_factors(bodies: Sequence[str], *, home: bool) -> tuple[str, ...]:
     """Return the names of the factors that have an effect in a task.
 
-    If the task has no bodies (objects that can be moved), the factors of moved objects have no effect.
+    If the task has no bodies (objects that can be moved), the factors of moved objects have no effect. If its tool
+    starts anywhere and not at home, `robot_start` has none.
     """
-    return tuple(name for name in FACTORS if bodies or not name.startswith("manip_object"))
+    without = {name for name in FACTORS if name.startswith("manip_object") and not bodies}
+    without |= set() if home else {"robot_start"}
+    return tuple(name for name in FACTORS if name not in without)
 
 
 def draw_values(
@@ -129,14 +135,16 @@ def draw_values(
     """
     strengths = options.get("strengths", {})
     if strengths == "random":
-        drawn = {name: int(rng.integers(STRENGTHS + 1)) for name in FACTORS}
+        # Draw for factors without effect too, so that scenes do not depend on the task. `robot_start` came later: it
+        # is drawn only where it has an effect, so that earlier scenes stay as they were.
+        drawn = {n: int(rng.integers(STRENGTHS + 1)) for n in FACTORS if n != "robot_start" or n in names}
         strengths = {name: drawn[name] for name in names}
     given = options.get("factors", {})
     for name in (*strengths, *given):
         if name not in FACTORS:
             raise ValueError(f"unknown factor {name!r}; choose from {', '.join(names)}")
         if name not in names:
-            raise ValueError(f"{name} has no effect, because nothing can be moved; choose from {', '.join(names)}")
+            raise ValueError(f"{name} has no effect in this environment; choose from {', '.join(names)}")
     values = {}
     for name, factor in FACTORS.items():
         strength = strengths.get(name, 0)

@@ -22,10 +22,10 @@ from robossl_envs.camera import Camera, Grid
 from robossl_envs.factors import FACTORS
 from robossl_envs.tabletop import Tabletop
 
-IDS = ("robossl/Push-v0", "robossl/Reach-v0", "robossl/Sort-v0")
+IDS = tuple(f"robossl/{task}{kind}-v0" for kind in ("", "Home") for task in ("Push", "Reach", "Sort"))
 # Environment -> direction of the T's stem in the coordinates of the T, in radians.
-# The environment with squares has no entry, because a square looks the same after a quarter turn.
-STEMS = {"robossl/Push-v0": -math.pi / 2}
+# Environments with squares have no entry, because a square looks the same after a quarter turn.
+STEMS = {"robossl/Push-v0": -math.pi / 2, "robossl/PushHome-v0": -math.pi / 2}
 
 
 class EnvFrames:
@@ -57,16 +57,16 @@ class EnvFrames:
         assert isinstance(made, Tabletop)
         self._env = made
         states = np.stack([self._play(int(each), LATENCY_FRAMES, {})["environment_state"] for each in self._seeds])
-        names = self._env.state_names["environment_state"]
+        dims = self._env.state_names["environment_state"]
         self._bodies = self._env.task.bodies
         grid = Grid(Camera(), height=image_size, width=image_size)
-        state = dict(zip(names, states.T.astype(np.float64), strict=True))
+        state = dict(zip(dims, states.T.astype(np.float64), strict=True))
         self.labels: Mapping[str, Label] = _labels(state, grid, self._bodies, stem=STEMS.get(env_id))
-        hardest = [{name: 5} if name in self._env.factors else {} for name in FACTORS]
-        drawn = [self.clean(np.arange(2)), *(self._pictures(np.arange(1), 0, each) for each in hardest)]
+        names = self._env.factors
+        drawn = [self.clean(np.arange(2)), *(self._pictures(np.arange(1), 0, {name: 5}) for name in names)]
         # Hash the drawn pictures too, so that the digest changes if the code that renders a factor changes.
         pictures = b"".join(each.tobytes() for each in drawn)
-        factors = [(name, factor.clean, factor.sides) for name, factor in FACTORS.items()]
+        factors = [(name, FACTORS[name].clean, FACTORS[name].sides) for name in names]
         parts = (env_id, self._seeds.tobytes(), str(self.hw), states.tobytes(), pictures, repr(factors))
         self.digest = hashlib.sha256(b"".join(p.encode() if isinstance(p, str) else p for p in parts)).hexdigest()
 
@@ -118,7 +118,7 @@ class EnvFrames:
         if factor not in FACTORS:
             raise ViewUnavailableError(f"{self.name} has no factor {factor}")
         if factor not in self._env.factors:
-            raise ViewUnavailableError(f"{self.name} has no object to move, so no factor {factor}")
+            raise ViewUnavailableError(f"the factor {factor} has no effect in {self.name}")
 
     def _pictures(self, at: Int[ndarray, " b"], steps: int, strengths: dict[str, int]) -> UInt8[ndarray, "b h w 3"]:
         out = np.empty((len(at), *self.hw, 3), np.uint8)

@@ -12,6 +12,7 @@ import math
 import pkgutil
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import gymnasium
@@ -29,6 +30,7 @@ from robossl_envs.factors import (
     effective_factors,
     factor_vector,
 )
+from robossl_envs.robot_start import draw_tool
 from robossl_envs.scene import Picture, Pose, Scene, SceneObject, draw_camera
 from robossl_envs.shapes import Box, Disc
 from robossl_envs.task import EpisodeStart, TabletopTask
@@ -56,6 +58,7 @@ class Tabletop(gymnasium.Env[Any, Float32[ndarray, "2"]]):
         masks: whether `info` holds the masks and keypoints of all objects.
         vary: factors that each episode draws, as {factor: largest strength} (domain randomisation). Factors that the
             options of `reset` name are not drawn.
+        home: whether the tool starts at its home in every episode. Only then has the factor `robot_start` an effect.
 
     Raises:
         ValueError: an unknown obs_type, reward_type or option, a factor in `vary` that cannot be set, or an image under
@@ -74,8 +77,10 @@ class Tabletop(gymnasium.Env[Any, Float32[ndarray, "2"]]):
         render_mode: str | None = None,
         masks: bool = False,
         vary: Mapping[str, int] | None = None,
+        home: bool = False,
     ) -> None:
         self.task: TabletopTask = pkgutil.resolve_name(task)()
+        self._home = home
         self.obs_type, self.reward_type, self.render_mode, self._with_masks = obs_type, reward_type, render_mode, masks
         self.height, self.width = (image_size, image_size) if isinstance(image_size, int) else image_size
         if min(self.height, self.width) < 16:
@@ -95,8 +100,8 @@ class Tabletop(gymnasium.Env[Any, Float32[ndarray, "2"]]):
 
     @property
     def factors(self) -> tuple[str, ...]:
-        """Names of the factors that can be set. A task without movable objects lacks the factors of such objects."""
-        return effective_factors(self.task.bodies)
+        """Names of the factors that can be set, those that have an effect here."""
+        return effective_factors(self.task.bodies, home=self._home)
 
     @property
     def state_names(self) -> dict[str, tuple[str, ...]]:
@@ -128,6 +133,8 @@ class Tabletop(gymnasium.Env[Any, Float32[ndarray, "2"]]):
         self.camera: Camera = draw_camera(self._values, look, height=self.height, width=self.width)
         self._homography = homography(self.camera, height=self.height, width=self.width)
         self._start: EpisodeStart = self.task.start(layout, self._values)
+        if self._home:
+            self._start = replace(self._start, tool=draw_tool(self._start, self._values["robot_start"], layout))
         self._world = World(self._start.bodies, self._start.tool)
         self._scene: Scene | None = None  # None until the first picture is rendered
         delay = int(self._values["latency"])

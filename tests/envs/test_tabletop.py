@@ -13,12 +13,15 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 from robossl_envs.factors import FACTORS, VARIED
+from robossl_envs.robot_start import HOME
 from robossl_envs.scene import draw_camera
 from robossl_envs.sheet import draw_sheet
 from robossl_envs.tabletop import Tabletop
 
 IDS = ("robossl/Push-v0", "robossl/Reach-v0", "robossl/Sort-v0")
-SAME_PICTURE_OF_A_CLEAN_START = {"latency"}  # nothing has moved yet
+HOMES = ("robossl/PushHome-v0", "robossl/ReachHome-v0", "robossl/SortHome-v0")
+# Nothing has moved yet; the tool has no home.
+SAME_PICTURE_OF_A_CLEAN_START = {"latency", "robot_start"}
 
 
 def make(env_id: str = "robossl/Push-v0", **settings: Any) -> gymnasium.Env:
@@ -71,6 +74,25 @@ def test_a_varied_scene_draws_its_factors_and_keeps_the_layout() -> None:
     assert drawn == set(VARIED)
 
 
+@pytest.mark.parametrize("env_id", HOMES)
+def test_the_tool_starts_at_home_or_as_far_away_as_robot_start_says(env_id: str) -> None:
+    env = make(env_id, obs_type="state", render_mode=None)
+    away = []
+    for seed in range(60):
+        home = env.reset(seed=seed)[1]
+        assert np.abs(home["agent_state"][:2] - HOME).max() <= 0.01
+        moved = env.reset(seed=seed, options={"strengths": {"robot_start": 4}})[1]
+        assert np.array_equal(home["environment_state"], moved["environment_state"])
+        assert not moved["is_success"] and np.abs(moved["agent_state"][:2]).max() <= 0.22
+        away.append(math.dist(home["agent_state"][:2], moved["agent_state"][:2]))
+    assert np.mean(np.isclose(away, 0.15)) > 0.8 and max(away) < 0.151
+
+
+def test_a_tool_without_a_home_has_no_robot_start() -> None:
+    with pytest.raises(ValueError, match="robot_start has no effect in this environment"):
+        make().reset(options={"strengths": {"robot_start": 1}})
+
+
 def test_what_the_options_name_is_not_drawn() -> None:
     varied = make("robossl/ReachVaried-v0")
     at = list(FACTORS).index("distractors")
@@ -82,7 +104,7 @@ def test_what_the_options_name_is_not_drawn() -> None:
         make("robossl/Reach-v0", vary={"hue": 1})
 
 
-@pytest.mark.parametrize("env_id", IDS)
+@pytest.mark.parametrize("env_id", [*IDS, *HOMES])
 def test_experts_solve_a_clean_scene(env_id: str) -> None:
     env, wins = make(env_id, obs_type="state", render_mode=None), 0
     for seed in range(60):
@@ -278,15 +300,13 @@ def test_wrong_options_are_one_clear_line(options: dict[str, Any], said: str) ->
 @pytest.mark.parametrize("kind", ["strengths", "factors"])
 def test_where_nothing_can_be_moved_its_factors_are_refused(kind: str) -> None:
     env = make("robossl/Reach-v0")
-    with pytest.raises(
-        ValueError, match="manip_object_size has no effect, because nothing can be moved; choose from br"
-    ):
+    with pytest.raises(ValueError, match="manip_object_size has no effect in this environment; choose from br"):
         env.reset(options={kind: {"blur": 0, "manip_object_size": 1}})
     for seed in range(5):
         _, info = env.reset(seed=seed, options={"strengths": "random"})
         nuisance = dict(zip(FACTORS, info["nuisance"], strict=True))
         lacking = [name for name in FACTORS if name not in base(env).factors]
-        assert len(lacking) == 3 and all(nuisance[name] == FACTORS[name].clean for name in lacking)
+        assert len(lacking) == 4 and all(nuisance[name] == FACTORS[name].clean for name in lacking)
 
 
 def test_the_sheet_shows_what_can_be_set(tmp_path: Path) -> None:

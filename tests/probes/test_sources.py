@@ -244,7 +244,7 @@ def test_a_factor_of_the_scene_that_moves_no_camera_moves_no_label(push: EnvFram
 
 def test_where_nothing_is_moved_what_is_moved_has_no_colour() -> None:
     frames = open_frames("env:robossl/Reach-v0", num_scenes=2, image_size=32)
-    with pytest.raises(ViewUnavailableError, match="robossl/Reach-v0 has no object to move"):
+    with pytest.raises(ViewUnavailableError, match="the factor manip_object_color has no effect in robossl/Reach-v0"):
         frames.scene(np.arange(2), "manip_object_color", 3)
     recoloured = frames.scene(np.arange(2), "receiver_object_color", 5)
     assert (recoloured != frames.clean(np.arange(2))).any()
