@@ -35,7 +35,7 @@ while time.perf_counter() - began < seconds:
     steps += 1
 print(json.dumps([steps / (time.perf_counter() - began), steps / (time.process_time() - cpu)]))
 """
-OURS = ("robossl/Push-v0", "robossl/Reach-v0", "robossl/Sort-v0")
+OURS = ("robossl/Push-v0", "robossl/Reach-v0", "robossl/Sort-v0", "robossl/Choose-v0")
 PUSHT = "gym_pusht/PushT-v0"
 
 

@@ -8,6 +8,7 @@ for _name, _task, _steps in (
     ("Push", "robossl_envs.push:Push", 200),
     ("Reach", "robossl_envs.reach:Reach", 60),
     ("Sort", "robossl_envs.sort:Sort", 300),
+    ("Choose", "robossl_envs.choose:Choose", 60),
 ):
     for _kind, _kwargs in (("", {}), ("Varied", {"vary": VARIED}), ("Home", {"home": True})):
         gymnasium.register(

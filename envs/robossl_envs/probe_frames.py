@@ -22,7 +22,7 @@ from robossl_envs.camera import Camera, Grid
 from robossl_envs.factors import FACTORS
 from robossl_envs.tabletop import Tabletop
 
-IDS = tuple(f"robossl/{task}{kind}-v0" for kind in ("", "Home") for task in ("Push", "Reach", "Sort"))
+IDS = tuple(f"robossl/{task}{kind}-v0" for kind in ("", "Home") for task in ("Push", "Reach", "Sort", "Choose"))
 # Environment -> direction of the T's stem in the coordinates of the T, in radians.
 # Environments with squares have no entry, because a square looks the same after a quarter turn.
 STEMS = {"robossl/Push-v0": -math.pi / 2, "robossl/PushHome-v0": -math.pi / 2}

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from robossl.common.arguments import call
 from robossl_envs.factors import FACTORS, STRENGTHS
 
-ENVIRONMENTS = ("robossl/Push-v0", "robossl/Reach-v0", "robossl/Sort-v0")
+ENVIRONMENTS = ("robossl/Push-v0", "robossl/Reach-v0", "robossl/Sort-v0", "robossl/Choose-v0")
 SIZE, GAP, MARGIN = 80, 4, 16  # pixels: side of a picture, gap between pictures, height of a line of text
 STEPS = 4  # steps of the expert before the picture, so that the factor `latency` has a visible effect
 

@@ -18,8 +18,8 @@ from robossl_envs.scene import draw_camera
 from robossl_envs.sheet import draw_sheet
 from robossl_envs.tabletop import Tabletop
 
-IDS = ("robossl/Push-v0", "robossl/Reach-v0", "robossl/Sort-v0")
-HOMES = ("robossl/PushHome-v0", "robossl/ReachHome-v0", "robossl/SortHome-v0")
+IDS = ("robossl/Push-v0", "robossl/Reach-v0", "robossl/Sort-v0", "robossl/Choose-v0")
+HOMES = tuple(each.replace("-v0", "Home-v0") for each in IDS)
 # Nothing has moved yet; the tool has no home.
 SAME_PICTURE_OF_A_CLEAN_START = {"latency", "robot_start"}
 
@@ -163,6 +163,7 @@ NAMES = {
     "robossl/Push-v0": {"target", "block"},
     "robossl/Reach-v0": {"target"},
     "robossl/Sort-v0": {"red_bin", "blue_bin", "red", "blue"},
+    "robossl/Choose-v0": {"target", "other"},
 }
 
 
