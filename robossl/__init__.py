@@ -20,6 +20,7 @@ from robossl.errors import RunInterrupted as RunInterrupted
 
 if TYPE_CHECKING:
     from robossl.data.ingest import ingest as ingest
+    from robossl.data.merge import merge as merge
     from robossl.data.store import Store as Store
     from robossl.data.store import open_store as open_store
     from robossl.encoders.inference import FrameEncoder as FrameEncoder
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 _LAZY = {
     "ingest": "robossl.data.ingest:ingest",
+    "merge": "robossl.data.merge:merge",
     "open_store": "robossl.data.store:open_store",
     "load_config": "robossl.training.run_config:load_config",
     "pretrain": "robossl.training.pretrain:pretrain",

@@ -19,6 +19,7 @@ from robossl.errors import InputError, RobosslError
 COMMANDS = {
     "inspect": ("robossl.data.inspection:inspect", "say what a folder or file holds, before it is ingested"),
     "ingest": ("robossl.data.ingest:ingest", "turn videos and images into a store, once"),
+    "merge": ("robossl.data.merge:merge", "join stores, such as the parts that several machines ingested"),
     "info": ("robossl.data.describe:info", "say what a store holds"),
     "list": (
         "robossl.cli.listing:list_names",

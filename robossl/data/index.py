@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from robossl.common.atomic_io import atomic_write, sync
 from robossl.data.manifest import Manifest, Problem, SourceEntry
-from robossl.data.shards import ShardReader, UnitRecord, as_lists
+from robossl.data.shards import RECORD_SCHEMA, ShardReader, UnitRecord, as_lists
 from robossl.data.source import Listing
 
 LABEL = "label:"  # prefix of the names of label columns in episodes.arrow
@@ -169,7 +169,7 @@ def _episodes_table(entries: Sequence[IndexEntry], labels: Sequence[str]) -> pa.
         "id": pa.array([f"{entry.record.source}/{entry.record.key}" for entry in entries], pa.string()),
         "split": pa.array([entry.split for entry in entries], pa.string()),
         "shard": pa.array([entry.shard for entry in entries], pa.string()).dictionary_encode(),
-        **{name: pa.array(values, type=None if values else pa.string()) for name, values in records.items()},
+        **{name: pa.array(values, RECORD_SCHEMA.field(name).type) for name, values in records.items()},
         **{LABEL + name: pa.array([entry.labels.get(name) for entry in entries], pa.string()) for name in labels},
     }
     return pa.table(columns).combine_chunks()
@@ -199,7 +199,9 @@ def _write_table(path: Path, table: pa.Table) -> None:
         pa.OSFile(str(aside), "wb") as file,
         pa.ipc.new_file(file, table.schema) as writer,
     ):
-        writer.write_table(table, max_chunksize=max(1, table.num_rows))
+        # One batch even for a table without rows, because a reader expects one.
+        arrays = [column.combine_chunks() for column in table.columns]
+        writer.write_batch(pa.record_batch(arrays, schema=table.schema))
 
 
 def _count(source: SourceEntry, kept: Sequence[IndexEntry], dropped: Sequence[IndexEntry]) -> SourceEntry:

@@ -23,8 +23,9 @@ from robossl.data.index import IndexEntry, count_unlisted, merge_entries, proble
 from robossl.data.ingest_report import IngestReport, check_disk
 from robossl.data.jobs import plan_jobs, run_jobs
 from robossl.data.labels import NO_LABELS
-from robossl.data.listed_sources import ListedSource, check_places, list_source, name_sources
+from robossl.data.listed_sources import ListedSource, check_places, deal_units, list_source, name_sources
 from robossl.data.manifest import Manifest, Problem, read_manifest, write_manifest
+from robossl.data.parts import parse_part
 from robossl.data.shards import read_records
 from robossl.data.source import SourceOptions
 from robossl.data.store import Store, open_store
@@ -46,6 +47,7 @@ def ingest(
     short_side: int | None = None,
     quality: int | None = None,
     workers: int | None = None,
+    part: str | None = None,
     strict: bool = False,
 ) -> Store:
     """Read videos and images once and add their frames to a store; create the store if it is new.
@@ -71,6 +73,8 @@ def ingest(
             given: the value of the store, or 256 for a new store.
         quality: JPEG quality of stored frames, 1 to 100. If not given: the value of the store, or 90 for a new store.
         workers: number of worker processes. If not given: one per available CPU.
+        part: read only one part of the episodes, such as 3/16 for the third of 16 parts, so that several machines share
+            the work. Each part needs its own `out`; `robossl merge` joins them.
         strict: stop with an error if a file must be skipped or corrected.
 
     Raises:
@@ -93,11 +97,14 @@ def ingest(
     options = SourceOptions(label_columns, image_folders, image_fps)
     roots = dict.fromkeys(Path(source).resolve() for source in sources)
     table = None if labels == "auto" else NO_LABELS if labels == "none" else Path(labels)
+    dealt = parse_part(part) if part else None
     found = [list_source(root, format, table, options) for root in roots]
     with _removed_if_empty(out), locked(out, "ingest"), raise_disk_full(out):
         (out / "shards").mkdir(exist_ok=True)
-        manifest = _open_or_create(out, short_side, quality)
+        manifest = _open_or_create(out, short_side, quality, part or "")
         listed, manifest = name_sources(found, manifest, licence)
+        if dealt:
+            listed = [deal_units(one, dealt) for one in listed]
         if strict:
             _refuse([(one.entry.name, one.listing.skipped) for one in listed])
             _refuse([(one.entry.name, one.listing.notes) for one in listed])
@@ -163,7 +170,7 @@ def _commit(out: Path, manifest: Manifest, listed: Sequence[ListedSource], repor
             "ingest into a new --out to leave out what is gone"
         )
     problems = {name: problems_of(one.listing, finished.get(name, {})) for name, one in by_name.items()}
-    if not entries:
+    if not entries and not manifest.part:  # a part may have got no episode
         first = next((problem for found in problems.values() for problem in found), Problem("it", "holds nothing"))
         raise InputError(
             f"nothing could be read from {', '.join(str(one.root) for one in listed)}: {first.path}: {first.reason}"
@@ -190,10 +197,16 @@ def _check(sources: Sequence[StrPath], short_side: int | None, quality: int | No
         raise InputError(f"workers must be at least 1, got {workers}")
 
 
-def _open_or_create(out: Path, short_side: int | None, quality: int | None) -> Manifest:
+def _open_or_create(out: Path, short_side: int | None, quality: int | None, part: str) -> Manifest:
     if not (out / "manifest.json").exists():
-        return Manifest(short_side=short_side or SHORT_SIDE, quality=quality or QUALITY)
+        return Manifest(short_side=short_side or SHORT_SIDE, quality=quality or QUALITY, part=part)
     manifest = read_manifest(out)
+    if manifest.part != part:
+        held = f"part {manifest.part} of an ingest" if manifest.part else "a whole ingest"
+        raise InputError(
+            f"{out} holds {held}, got {f'--part {part}' if part else 'no --part'}; "
+            "choose another --out, or merge the parts with robossl merge"
+        )
     made, got = (manifest.short_side, manifest.quality), (short_side, quality)
     if any(new not in (None, old) for old, new in zip(made, got, strict=True)):
         said = " ".join(f"--{name} {new}" for name, new in zip(("short-side", "quality"), got, strict=True) if new)

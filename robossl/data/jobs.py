@@ -14,12 +14,13 @@ from pathlib import Path
 
 from robossl.data.listed_sources import ListedSource
 from robossl.data.manifest import Manifest, Problem
+from robossl.data.parts import parse_part
 from robossl.data.worker import ShardJob, start_worker, write_shard
 from robossl.errors import ResourceError
 
 # Frames per shard (file of frames). A killed ingest loses at most one unfinished shard per worker.
 SHARD_FRAMES = 2048
-MAX_SHARDS = 512  # maximum number of shards (files) in one ingest, because a reader keeps all of them open
+MAX_SHARDS = 512  # maximum number of shards (files) in one ingest with all its parts; a reader keeps them all open
 
 
 def plan_jobs(
@@ -38,7 +39,8 @@ def plan_jobs(
         for one in listed
     ]
     num_frames = sum(unit.num_frames for _, units in unstored for unit in units)
-    per_shard = max(SHARD_FRAMES, num_frames // MAX_SHARDS)
+    num_parts = parse_part(manifest.part).count if manifest.part else 1
+    per_shard = max(SHARD_FRAMES, num_parts * num_frames // MAX_SHARDS)
     jobs: list[ShardJob] = []
     for one, units in unstored:
         start = size = 0

@@ -9,6 +9,7 @@ from pathlib import Path
 from robossl.common.paths import StrPath
 from robossl.data.files import NOT_UTF8, escape_name, is_utf8, stated_licence
 from robossl.data.manifest import Manifest, SourceEntry, holds_run, is_store
+from robossl.data.parts import Part
 from robossl.data.source import Listing, SourceOptions
 from robossl.data.source_checks import check_listing
 from robossl.data.sources import detect_format, source_class
@@ -68,6 +69,12 @@ def name_sources(
         entries[str(root), format] = entry
         listed.append(ListedSource(entry, root, listing))
     return listed, replace(manifest, sources=tuple(entries.values()))
+
+
+def deal_units(one: ListedSource, part: Part) -> ListedSource:
+    """Return the source with the units (episodes) of one part."""
+    units = part.deal(one.entry.name, one.listing.units)
+    return replace(one, listing=replace(one.listing, units=list(units)))
 
 
 def _unique_name(root: Path, taken: Sequence[str]) -> str:

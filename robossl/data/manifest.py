@@ -57,6 +57,7 @@ class Manifest:
     num_bytes: int = 0  # size of the stored pictures
     splits: dict[str, dict[str, int]] = field(default_factory=dict)  # name of the split -> {"episodes": e, "frames": n}
     label_names: tuple[str, ...] = ()
+    part: str = ""  # such as "3/16" if the store holds one part of an ingest
 
     @property
     def licences(self) -> tuple[str, ...]:
@@ -145,6 +146,8 @@ def _other_folder(path: Path) -> str:
 def write_manifest(store: Path, manifest: Manifest) -> None:
     """Replace `store/manifest.json` atomically."""
     content = {"schema": SCHEMA, **asdict(manifest)}
+    if not manifest.part:  # earlier versions do not know this field
+        del content["part"]
     with atomic_write(store / "manifest.json") as aside:
         aside.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
 
