@@ -34,36 +34,70 @@ def embed(
     outputs: tuple[str, ...] = ("pooled",),
     device: str = "cpu",
     batch_size: int = 32,
+    part: str | None = None,
 ) -> Path:
-    """Write the features of frames and the card of their encoder to a file.
+    """Write the features of frames and the card of their encoder to a file, or to a folder of parquet files.
 
     The file has an array for each output, with a row for each frame. Its entry `frames` has the names of the frames:
     file names of images, VIDEO@SECONDS for frames of a video, EPISODE@SECONDS for frames of a store. Its entry `card`
     describes the encoder, in JSON. In a .safetensors file, both entries are JSON in the metadata.
 
+    A folder is for a store that is too large for one file: a parquet file for every 4,096 frames, with the columns
+    episode, frame, row, time_seconds and the outputs. A run that was killed goes on with the same command.
+
     Args:
         source: A run folder, an encoder folder, an exported model, grpc://HOST:PORT/MODEL, timm:NAME or pip:NAME.
         frames: Images, videos and folders of them, or one store. Videos are read frame by frame.
-        out: A .npz or .safetensors file.
+        out: A .npz or .safetensors file; for a store also a folder, a name without a suffix.
         split: Embed only this split of the store.
         outputs: Which outputs to write: pooled, cls, dense, keypoints.
         device: cpu or cuda.
         batch_size: Frames that go through the encoder together.
+        part: Write only one part of a folder's files, such as 3/16, so that several machines share the work.
 
     Raises:
-        InputError: there is no such encoder, frame, output or device, or `out` does not end in .npz or .safetensors.
+        InputError: there is no such encoder, frame, output or device; `out` ends in another suffix, or holds features
+            of another store or encoder.
         ResourceError: the file cannot be written.
     """
     out = Path(out)
     places = [Path(frames)] if isinstance(frames, str | os.PathLike) else [Path(place) for place in frames]
-    if out.suffix not in _OUT:
-        raise InputError(f"out must end in {' or '.join(_OUT)}, got {out}")
+    if out.suffix not in ("", *_OUT):
+        raise InputError(f"out must end in {' or '.join(_OUT)}, or be a folder without a suffix, got {out}")
+    if not out.suffix:
+        return _embed_table(source, places, out, split, outputs, device, batch_size, part)
+    if part is not None:
+        raise InputError(f"part {part} needs a folder of parquet files as out, got {out}")
     check_out(out)
     encode = load_encoder(source, device=device, outputs=outputs, batch_size=batch_size)
     names, features = embed_frames(encode, read_frames(places, split=split), batch_size=batch_size)
     _save(out, names, features, card=encode.card.to_json())
     shapes = ", ".join(f"{name} {'x'.join(map(str, value.shape[1:]))}" for name, value in features.items())
     print(f"wrote {out}: {len(names)} frames, {shapes}, by {encode.card.name} ({encode.card.digest[:12]})")
+    return out
+
+
+def _embed_table(
+    source: StrPath,
+    places: Sequence[Path],
+    out: Path,
+    split: str | None,
+    outputs: tuple[str, ...],
+    device: str,
+    batch_size: int,
+    part: str | None,
+) -> Path:
+    from robossl.data.parts import parse_part
+    from robossl.data.store import open_store
+    from robossl.encoders.embed_table import embed_store
+
+    if len(places) != 1:
+        raise InputError(f"out {out} is a folder, which takes one store, got {len(places)} sources")
+    dealt = parse_part(part) if part else None
+    store = open_store(places[0])
+    encode = load_encoder(source, device=device, outputs=outputs, batch_size=batch_size)
+    num_frames = embed_store(encode, store, out, split=split, part=dealt, batch_size=batch_size)
+    print(f"{out}: {num_frames} frames, by {encode.card.name} ({encode.card.digest[:12]})")
     return out
 
 

@@ -92,7 +92,12 @@ def test_what_cannot_be_embedded_is_one_line(run: Path, tmp_path: Path, capsys: 
         ([str(run), str(empty), "--out", "x.npz"], "holds no images, no videos"),
         ([str(run), str(broken), "--out", str(tmp_path / "x.npz")], "cannot read the image"),
         ([str(run), str(tmp_path / "absent.mp4"), "--out", str(tmp_path / "x.npz")], "absent.mp4 does not exist; pass"),
-        ([str(run), str(empty), "--out", "x.csv"], "out must end in .npz or .safetensors"),
+        (
+            [str(run), str(empty), "--out", "x.csv"],
+            "out must end in .npz or .safetensors, or be a folder without a suffix",
+        ),
+        ([str(run), str(empty), "--out", "x.npz", "--part", "1/2"], "part 1/2 needs a folder of parquet files as out"),
+        ([str(run), str(empty), str(empty), "--out", "x"], "out x is a folder, which takes one store, got 2 sources"),
         ([str(run), str(empty), "--out", "x.npz", "--split", "val"], "needs a store"),
         ([str(empty), str(empty), "--out", "x.npz"], "is no encoder"),
         ([str(run), str(empty), "--out", "x.npz", "--device", "tpu"], "unknown device 'tpu'; choose cpu or cuda"),
