@@ -127,6 +127,8 @@ def _sample(source: Source, units: Sequence[Unit]) -> tuple[list[str], list[floa
 
 def _codecs(root: Path, unit: Unit) -> Iterator[str]:
     folder = root if root.is_dir() else root.parent
+    if encoding := unit.address.get("encoding"):
+        yield str(encoding)
     for name in (unit.key, *unit.address.values()):
         if isinstance(name, str) and Path(name).suffix.lower() in VIDEO_SUFFIXES and (folder / name).is_file():
             with contextlib.suppress(Damaged):

@@ -1,0 +1,188 @@
+"""MCAP files: rosbag2 recordings (ROS 2 messages in CDR) and Foxglove's pictures and videos (CDR, protobuf or JSON).
+
+Each camera topic becomes an episode. Format: mcap.dev/spec.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import weakref
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from robossl.data.files import any_file
+from robossl.data.source import Damaged, Listing
+from robossl.data.sources.array_rows import import_reader
+from robossl.data.sources.bags import Bag, BagSource, BagTopic
+
+SUFFIXES = frozenset({".mcap"})
+Decode = Callable[[bytes], Any]
+
+
+class McapSource(BagSource):
+    """Reads the MCAP files under a folder, or one file."""
+
+    suffixes = SUFFIXES
+
+    @staticmethod
+    def accepts(root: Path) -> bool:
+        """Return whether `root` is an MCAP file, or a folder with one."""
+        return root.suffix.lower() in SUFFIXES if root.is_file() else any_file(root, SUFFIXES)
+
+    def listing(self) -> Listing:
+        """List one unit (episode) per camera and recording; decode the first message of each topic only."""
+        import_reader("mcap_ros2.decoder", "mcap")
+        return BagSource.listing(self)
+
+    def open_bag(self, paths: list[Path]) -> Bag:
+        """Open the MCAP files of one recording, which are in order."""
+        return McapBag(paths)
+
+
+class McapBag:
+    """An open recording of one or several MCAP files."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self._files = [McapFile(path) for path in paths]
+        self._decoders: dict[tuple[str, str, bytes], Decode] = {}
+        self.note = "; ".join(file.note for file in self._files if file.note)
+        counts: Counter[str] = Counter()
+        types: dict[str, str] = {}
+        for file in self._files:
+            counts.update(file.counts)
+            types = file.types | types
+        self.topics = {topic: BagTopic(types[topic], counts[topic]) for topic in types}
+
+    def messages(self, topics: Collection[str]) -> Iterator[tuple[str, int, Any]]:
+        """Yield topic, log time in nanoseconds, and decoded message."""
+        for file in self._files:
+            for schema, channel, message in file.messages(set(topics)):
+                key = (channel.message_encoding, schema.name, schema.data) if schema else ("", "", b"")
+                if key not in self._decoders:
+                    self._decoders[key] = _decoder(schema, channel.message_encoding)
+                decode = self._decoders[key]
+                yield channel.topic, message.log_time, decode(message.data)
+
+
+class McapFile:
+    """An open MCAP file. Without an index (a recorder was killed), it is read from start to end or up to the cut.
+
+    Raises:
+        Damaged: the file is no MCAP.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = _ExactFile(path)
+        weakref.finalize(self, self._file.close)
+        self._reader = import_reader("mcap.reader", "mcap")
+        self._streams = import_reader("mcap.stream_reader", "mcap")
+        self.note = ""
+        self.counts: Counter[str] = Counter()
+        self.types: dict[str, str] = {}
+        summary = self._summary()
+        self._is_indexed = bool(summary and summary.chunk_indexes and summary.channels and summary.statistics)
+        if self._is_indexed:
+            for number, channel in summary.channels.items():
+                schema = summary.schemas.get(channel.schema_id)
+                self.types.setdefault(channel.topic, schema.name if schema else "")
+                self.counts[channel.topic] += summary.statistics.channel_message_counts.get(number, 0)
+        else:
+            for schema, channel, _ in self._scan():
+                self.types.setdefault(channel.topic, schema.name if schema else "")
+                self.counts[channel.topic] += 1
+
+    def messages(self, topics: Collection[str]) -> Iterator[tuple[Any, Any, Any]]:
+        """Yield schema, channel and message of each message of these topics."""
+        if self._is_indexed:
+            self._file.seek(0)
+            reader = self._reader.SeekingReader(self._file, validate_crcs=True)
+            yield from reader.iter_messages(topics=topics)
+        else:
+            yield from (found for found in self._scan() if found[1].topic in topics)
+
+    def _summary(self) -> Any:
+        try:
+            self._file.seek(0)
+            return self._reader.SeekingReader(self._file).get_summary()
+        # The end of the file is missing, so anything may stand in its place.
+        except Exception:
+            return None
+
+    def _scan(self) -> Iterator[tuple[Any, Any, Any]]:
+        """Yield schema, channel and message of all messages, without the index; stop where the file is cut."""
+        schemas: dict[int, Any] = {}
+        channels: dict[int, Any] = {}
+        end_of_file = import_reader("mcap.exceptions", "mcap").EndOfFile
+        self._file.seek(0)
+        num_messages = 0
+        try:
+            for record in self._streams.StreamReader(self._file, validate_crcs=True).records:
+                match type(record).__name__:
+                    case "Schema":
+                        schemas[record.id] = record
+                    case "Channel":
+                        channels[record.id] = record
+                    case "Message":
+                        channel = channels[record.channel_id]
+                        num_messages += 1
+                        yield schemas.get(channel.schema_id), channel, record
+        except end_of_file:
+            self.note = f"is cut short; the {num_messages} messages before the cut are read"
+
+
+class _ExactFile(io.BufferedReader):
+    """A file whose `read` returns all bytes that were asked for. The reader would take fewer for a whole message."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path), 1 << 20)
+        self._end_of_file = import_reader("mcap.exceptions", "mcap").EndOfFile
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        if size is not None and len(data) < size:
+            raise self._end_of_file("the file ends too early")
+        return data
+
+
+def _decoder(schema: Any, message_encoding: str) -> Decode:
+    """Return the function that decodes messages of a schema.
+
+    Raises:
+        Damaged: the encoding is not supported.
+    """
+    encoding = schema.encoding if schema else ""
+    if message_encoding == "json":
+        return _decode_json
+    if message_encoding == "protobuf" and encoding == "protobuf":
+        return _protobuf_decoder(schema)
+    decode = import_reader("mcap_ros2.decoder", "mcap").DecoderFactory().decoder_for(message_encoding, schema)
+    if decode is None:
+        raise Damaged(
+            f"messages in {message_encoding} with a schema in {encoding or 'nothing'}; cdr with ros2msg, protobuf and "
+            "json are read"
+        )
+    found: Decode = decode
+    return found
+
+
+def _decode_json(data: bytes) -> Any:
+    """Decode a JSON message; Foxglove writes bytes in base64."""
+    message = json.loads(data, object_hook=lambda fields: SimpleNamespace(**fields))
+    if isinstance(getattr(message, "data", None), str):
+        message.data = base64.b64decode(message.data)
+    return message
+
+
+def _protobuf_decoder(schema: Any) -> Decode:
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+    pool = descriptor_pool.DescriptorPool()
+    for file in descriptor_pb2.FileDescriptorSet.FromString(schema.data).file:
+        pool.Add(file)
+    parse: Decode = message_factory.GetMessageClass(pool.FindMessageTypeByName(schema.name)).FromString
+    return parse
