@@ -31,6 +31,7 @@ SOURCES = Registry(
         "hdf5": "robossl.data.sources.hdf5:Hdf5Source",
         "zarr": "robossl.data.sources.zarr:ZarrSource",
         "mcap": "robossl.data.sources.mcap:McapSource",
+        "rosbag": "robossl.data.sources.rosbag:RosbagSource",
         "images": "robossl.data.sources.images:ImageFolderSource",
     },
 )
