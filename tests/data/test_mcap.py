@@ -194,6 +194,13 @@ def test_times(tmp_path: Path) -> None:
         read_all(write(tmp_path / "back.mcap", rows), "mcap")
 
 
+def test_messages_are_sorted_by_log_time(tmp_path: Path) -> None:
+    rows = images()
+    mixed = [rows[at] for at in (1, 0, 4, 3, 2, 5, 8, 7, 6, 10, 9, 11)]
+    path = write(tmp_path / "a.mcap", mixed, chunk_size=2 * 48 * 64 * 3)
+    check(read_all(path, "mcap")["a.mcap/cam/front"], list(range(12)), SECONDS)
+
+
 @pytest.mark.parametrize("compression", list(CompressionType))
 @pytest.mark.parametrize("use_chunking", [True, False])
 def test_without_an_index_and_cut_short(tmp_path: Path, compression: CompressionType, use_chunking: bool) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar
 
 import yaml
 
@@ -18,55 +17,18 @@ from robossl.data.sources.array_rows import common_columns, join_names, split_na
 from robossl.data.sources.bag_columns import (
     GAP,
     BagColumn,
-    column_values,
     is_column_type,
     match_columns,
     read_columns,
 )
+from robossl.data.sources.bag_topics import Bag, BagLook, as_damage, describe_topics, look_into
 from robossl.data.sources.ros_images import (
-    VIDEO_CODECS,
     CameraDecoder,
     Picture,
-    check_encoding,
-    encoding_of,
-    is_camera_type,
-    starts_video,
 )
-from robossl.errors import InputError, reason
+from robossl.errors import InputError
 
 METADATA = "metadata.yaml"  # rosbag2 writes it beside the files of one recording
-MAX_REMARKS = 5  # sets of topics that are described
-MAX_SHOWN = 12  # topics that are named though they are not read
-
-
-@dataclass(frozen=True, slots=True)
-class BagTopic:
-    """A topic of a recording."""
-
-    type: str  # such as sensor_msgs/msg/Image
-    num_messages: int
-
-
-class Bag(Protocol):
-    """An open recording. Its files are closed when nothing refers to it any more."""
-
-    topics: dict[str, BagTopic]
-    note: str  # how far a recording that is cut short is read; "" if it is whole
-
-    def messages(self, topics: Collection[str]) -> Iterator[tuple[str, int, Any]]:
-        """Yield topic, log time in nanoseconds, and decoded message, in the order of log times."""
-        ...
-
-
-@contextmanager
-def as_damage() -> Iterator[None]:
-    """Turn any error of a reader into `Damaged`. Readers raise errors of every type for damaged bytes."""
-    try:
-        yield
-    except (Damaged, InputError, MemoryError):
-        raise
-    except Exception as error:
-        raise Damaged(f"cannot be read ({reason(error)})") from error
 
 
 class BagSource:
@@ -111,7 +73,7 @@ class BagSource:
         units = sorted((replace(unit, address=unit.address | address) for unit in units), key=lambda unit: unit.key)
         all_columns = columns | {GAP: 1} if columns else {}
         return Listing(
-            units, tuple(skipped), (*notes, *dropped), all_columns, _remarks(topics, is_matched=bool(columns))
+            units, tuple(skipped), (*notes, *dropped), all_columns, describe_topics(topics, is_matched=bool(columns))
         )
 
     def frames(self, unit: Unit) -> Iterator[Frame]:
@@ -183,61 +145,6 @@ class BagSource:
         ]
 
 
-@dataclass(slots=True)
-class BagLook:
-    """What the topics of a recording hold, from the first message of each."""
-
-    cameras: dict[str, str] = field(default_factory=dict)  # encoding of each topic that is read
-    columns: dict[str, int] = field(default_factory=dict)  # number of values per row
-    refused: dict[str, str] = field(default_factory=dict)  # topic and reason
-    notes: dict[str, str] = field(default_factory=dict)  # topic ("" for all), and what is left out
-    shown: str = ""  # description of the topics
-
-
-def look_into(bag: Bag) -> BagLook:
-    """Look at the first message of each topic.
-
-    Raises:
-        Damaged: no topic is a camera.
-    """
-    look = BagLook(notes={"": bag.note} if bag.note else {})
-    read: list[str] = []
-    left: list[str] = []
-    for name, topic in sorted(bag.topics.items()):
-        try:
-            with as_damage():
-                what = _look_at(name, topic, bag, look)
-        except Damaged as damage:
-            look.refused[name], what = str(damage), ""
-        short = topic.type.replace("/msg/", "/")
-        (read if what else left).append(f"{name} ({short}{', ' + what if what else ''})")
-    if not any(is_camera_type(topic.type) and topic.num_messages for topic in bag.topics.values()):
-        held = "; ".join(filter(None, [", ".join([*read, *left][:MAX_SHOWN]) or "no topic", bag.note]))
-        raise Damaged(f"holds no pictures; a topic of sensor_msgs/Image or CompressedImage is needed, got {held}")
-    more = f" and {len(left) - MAX_SHOWN} more" if len(left) > MAX_SHOWN else ""
-    look.shown = f"reads {', '.join(read) or 'nothing'}"
-    look.shown += f"; not {', '.join(left[:MAX_SHOWN])}{more}" if left else ""
-    return look
-
-
-def _look_at(name: str, topic: BagTopic, bag: Bag, look: BagLook) -> str:
-    """Look at the first message of a topic; return what it is read as, or ""."""
-    is_camera = is_camera_type(topic.type)
-    if not topic.num_messages or not (is_camera or is_column_type(topic.type)):
-        return ""
-    _, _, message = next(bag.messages([name]))
-    if not is_camera:
-        columns = column_values(name, topic.type, message)
-        look.columns |= {column: len(values) for column, values in columns.items()}
-        return f"{len(columns)} columns" if len(columns) > 1 else "column" if columns else ""
-    encoding = encoding_of(message)
-    check_encoding(encoding)
-    look.cameras[name] = encoding
-    if encoding in VIDEO_CODECS and not starts_video(bytes(message.data), encoding):
-        look.notes[name] = "begins between key frames; the frames before the first key frame are left out"
-    return f"{encoding}, {topic.num_messages} messages"
-
-
 def files_of_metadata(folder: Path) -> list[str]:
     """Return the names of the files of a rosbag2 recording in order, from its metadata.yaml; none if it has none."""
     try:
@@ -253,18 +160,6 @@ def _pictures(bag: Bag, topic: str) -> Iterator[Picture]:
     for _, log_time, message in bag.messages([topic]):
         yield from decoder.decode(message, log_time)
     yield from decoder.finish()
-
-
-def _remarks(topics: dict[str, list[str]], *, is_matched: bool) -> tuple[str, ...]:
-    remarks = []
-    for shown, names in list(topics.items())[:MAX_REMARKS]:
-        others = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        remarks.append(f"{names[0]}{others}: {shown}")
-    if len(topics) > MAX_REMARKS:
-        remarks.append(f"recordings with {len(topics) - MAX_REMARKS} other sets of topics are not shown")
-    if is_matched:
-        remarks.append(f"columns are matched to frames by the nearest time; {GAP} has the largest difference")
-    return tuple(remarks)
 
 
 def _slash(topic: str) -> str:

@@ -6,8 +6,11 @@ Each camera topic becomes an episode. Format: mcap.dev/spec.
 from __future__ import annotations
 
 import base64
+import heapq
 import io
+import itertools
 import json
+import struct
 import weakref
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
@@ -18,10 +21,15 @@ from typing import Any
 from robossl.data.files import any_file
 from robossl.data.source import Damaged, Listing
 from robossl.data.sources.array_rows import import_reader
-from robossl.data.sources.bags import Bag, BagSource, BagTopic
+from robossl.data.sources.bag_topics import Bag, BagTopic
+from robossl.data.sources.bags import BagSource
 
 SUFFIXES = frozenset({".mcap"})
 Decode = Callable[[bytes], Any]
+Message = tuple[Any, Any, int, bytes]  # schema, channel, log time in nanoseconds, data
+
+_RECORD, _MESSAGE = struct.Struct("<BQ"), struct.Struct("<HIQQ")  # heads: kind, length; channel, number, two times
+_KIND_OF_MESSAGE = 5
 
 
 class McapSource(BagSource):
@@ -61,12 +69,12 @@ class McapBag:
     def messages(self, topics: Collection[str]) -> Iterator[tuple[str, int, Any]]:
         """Yield topic, log time in nanoseconds, and decoded message."""
         for file in self._files:
-            for schema, channel, message in file.messages(set(topics)):
+            for schema, channel, log_time, data in file.messages(set(topics)):
                 key = (channel.message_encoding, schema.name, schema.data) if schema else ("", "", b"")
                 if key not in self._decoders:
                     self._decoders[key] = _decoder(schema, channel.message_encoding)
                 decode = self._decoders[key]
-                yield channel.topic, message.log_time, decode(message.data)
+                yield channel.topic, log_time, decode(data)
 
 
 class McapFile:
@@ -84,28 +92,59 @@ class McapFile:
         self.note = ""
         self.counts: Counter[str] = Counter()
         self.types: dict[str, str] = {}
-        summary = self._summary()
-        self._is_indexed = bool(summary and summary.chunk_indexes and summary.channels and summary.statistics)
-        if self._is_indexed:
+        self._summary = summary = self._read_summary()
+        is_indexed = summary and summary.channels and summary.statistics
+        # Chunks are blocks of messages. The times of a chunk may overlap with those of the next.
+        self._chunks = sorted(summary.chunk_indexes, key=lambda chunk: chunk.message_start_time) if is_indexed else []
+        self._checked: set[int] = set()  # chunks whose checksum was verified
+        if self._chunks:
             for number, channel in summary.channels.items():
                 schema = summary.schemas.get(channel.schema_id)
                 self.types.setdefault(channel.topic, schema.name if schema else "")
                 self.counts[channel.topic] += summary.statistics.channel_message_counts.get(number, 0)
         else:
-            for schema, channel, _ in self._scan():
+            for schema, channel, _, _ in self._scan():
                 self.types.setdefault(channel.topic, schema.name if schema else "")
                 self.counts[channel.topic] += 1
 
-    def messages(self, topics: Collection[str]) -> Iterator[tuple[Any, Any, Any]]:
-        """Yield schema, channel and message of each message of these topics."""
-        if self._is_indexed:
-            self._file.seek(0)
-            reader = self._reader.SeekingReader(self._file, validate_crcs=True)
-            yield from reader.iter_messages(topics=topics)
-        else:
+    def messages(self, topics: Collection[str]) -> Iterator[Message]:
+        """Yield the messages of these topics."""
+        if not self._chunks:
             yield from (found for found in self._scan() if found[1].topic in topics)
+            return
+        channels = {number for number, channel in self._summary.channels.items() if channel.topic in topics}
+        chunks = [
+            chunk
+            for chunk in self._chunks
+            if not chunk.message_index_offsets or channels & chunk.message_index_offsets.keys()
+        ]
+        waiting: list[tuple[int, int, int, bytes]] = []  # log time, count, channel and data of messages to sort
+        counter = itertools.count()
+        for chunk in chunks:
+            while waiting and waiting[0][0] < chunk.message_start_time:
+                yield self._with_schema(heapq.heappop(waiting))
+            data = self._read_chunk(chunk.chunk_start_offset)
+            for log_time, number, begin, end in _find_messages(data, channels):
+                heapq.heappush(waiting, (log_time, next(counter), number, data[begin:end]))
+        while waiting:
+            yield self._with_schema(heapq.heappop(waiting))
 
-    def _summary(self) -> Any:
+    def _with_schema(self, found: tuple[int, int, int, bytes]) -> Message:
+        log_time, _, number, data = found
+        channel = self._summary.channels[number]
+        return self._summary.schemas.get(channel.schema_id), channel, log_time, data
+
+    def _read_chunk(self, offset: int) -> bytes:
+        """Return the messages of a chunk, decompressed; the first time verify their checksum."""
+        self._file.seek(offset + 9)  # after the record's kind and length
+        stream = import_reader("mcap.data_stream", "mcap").ReadDataStream(self._file)
+        chunk = import_reader("mcap.records", "mcap").Chunk.read(stream)
+        content, length = self._streams.get_chunk_data_stream(chunk, validate_crc=offset not in self._checked)
+        self._checked.add(offset)
+        data: bytes = content.read(length)
+        return data
+
+    def _read_summary(self) -> Any:
         try:
             self._file.seek(0)
             return self._reader.SeekingReader(self._file).get_summary()
@@ -113,8 +152,8 @@ class McapFile:
         except Exception:
             return None
 
-    def _scan(self) -> Iterator[tuple[Any, Any, Any]]:
-        """Yield schema, channel and message of all messages, without the index; stop where the file is cut."""
+    def _scan(self) -> Iterator[Message]:
+        """Yield all messages, without the index; stop where the file is cut."""
         schemas: dict[int, Any] = {}
         channels: dict[int, Any] = {}
         end_of_file = import_reader("mcap.exceptions", "mcap").EndOfFile
@@ -130,16 +169,30 @@ class McapFile:
                     case "Message":
                         channel = channels[record.channel_id]
                         num_messages += 1
-                        yield schemas.get(channel.schema_id), channel, record
+                        yield schemas.get(channel.schema_id), channel, record.log_time, record.data
         except end_of_file:
             self.note = f"is cut short; the {num_messages} messages before the cut are read"
+
+
+def _find_messages(data: bytes, channels: Collection[int]) -> Iterator[tuple[int, int, int, int]]:
+    """Yield log time, channel, begin and end of each message of these channels in a chunk."""
+    at = 0
+    while at < len(data):
+        kind, length = _RECORD.unpack_from(data, at)
+        begin, at = at + _RECORD.size, at + _RECORD.size + length
+        if kind == _KIND_OF_MESSAGE:
+            if at > len(data):
+                raise Damaged("a message is longer than its chunk")
+            channel, _, log_time, _ = _MESSAGE.unpack_from(data, begin)
+            if channel in channels:
+                yield log_time, channel, begin + _MESSAGE.size, at
 
 
 class _ExactFile(io.BufferedReader):
     """A file whose `read` returns all bytes that were asked for. The reader would take fewer for a whole message."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(io.FileIO(path), 1 << 20)
+        super().__init__(io.FileIO(path), 1 << 16)
         self._end_of_file = import_reader("mcap.exceptions", "mcap").EndOfFile
 
     def read(self, size: int | None = -1, /) -> bytes:

@@ -14,7 +14,8 @@ from robossl.data.files import any_file
 from robossl.data.source import Damaged, Listing
 from robossl.data.sources.array_rows import import_reader
 from robossl.data.sources.bag_columns import is_column_type
-from robossl.data.sources.bags import Bag, BagSource, BagTopic, files_of_metadata
+from robossl.data.sources.bag_topics import Bag, BagTopic
+from robossl.data.sources.bags import BagSource, files_of_metadata
 from robossl.data.sources.ros_images import is_camera_type
 
 SUFFIXES = frozenset({".bag", ".db3", ".db3.zstd"})
