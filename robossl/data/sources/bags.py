@@ -24,7 +24,7 @@ from robossl.data.sources.bag_columns import (
 from robossl.data.sources.bag_topics import Bag, BagLook, as_damage, describe_topics, look_into
 from robossl.data.sources.ros_images import (
     CameraDecoder,
-    Picture,
+    CameraPicture,
 )
 from robossl.errors import InputError
 
@@ -155,7 +155,7 @@ def files_of_metadata(folder: Path) -> list[str]:
         return []
 
 
-def _pictures(bag: Bag, topic: str) -> Iterator[Picture]:
+def _pictures(bag: Bag, topic: str) -> Iterator[CameraPicture]:
     decoder = CameraDecoder()
     for _, log_time, message in bag.messages([topic]):
         yield from decoder.decode(message, log_time)

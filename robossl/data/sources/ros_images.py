@@ -19,6 +19,7 @@ from numpy import ndarray
 
 from robossl.data.pictures import check_size, decode_image
 from robossl.data.source import Damaged
+from robossl.data.sources.h264 import FrameNumbers
 from robossl.data.video_damage import strict_options
 
 CAMERA_PACKAGES = ("sensor_msgs", "foxglove_msgs", "foxglove")
@@ -128,7 +129,7 @@ def _convert(pixels: ndarray, format: str) -> UInt8[ndarray, "h w 3"]:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class CameraPicture:
     """A decoded picture and the times of its message, in nanoseconds."""
 
     pixels: UInt8[ndarray, "h w 3"]
@@ -145,8 +146,9 @@ class CameraDecoder:
         self._head = b""  # parameter sets that came in a message of their own
         self._times: dict[int, tuple[int, int]] = {}  # times of the messages whose frame has not come yet
         self._number = 0
+        self._frame_numbers = FrameNumbers()
 
-    def decode(self, message: Any, log_time: int) -> Iterator[Picture]:
+    def decode(self, message: Any, log_time: int) -> Iterator[CameraPicture]:
         """Yield the pictures that are complete with this message.
 
         Raises:
@@ -157,9 +159,9 @@ class CameraDecoder:
         if encoding in VIDEO_CODECS:
             yield from self._decode_video(bytes(message.data), encoding, times)
         else:
-            yield Picture(to_pixels(message), *times)
+            yield CameraPicture(to_pixels(message), *times)
 
-    def finish(self) -> Iterator[Picture]:
+    def finish(self) -> Iterator[CameraPicture]:
         """Yield the pictures that the video decoder still holds.
 
         Raises:
@@ -170,7 +172,7 @@ class CameraDecoder:
         if self._times:
             raise Damaged(f"{len(self._times)} messages of the {self._encoding} video gave no picture")
 
-    def _decode_video(self, data: bytes, encoding: str, times: tuple[int, int]) -> Iterator[Picture]:
+    def _decode_video(self, data: bytes, encoding: str, times: tuple[int, int]) -> Iterator[CameraPicture]:
         if encoding != self._encoding and self._encoding:
             raise Damaged(f"the encoding changes from {self._encoding} to {encoding}")
         self._encoding = encoding
@@ -184,6 +186,8 @@ class CameraDecoder:
         if not _kinds(data, encoding) & _PICTURES[encoding]:
             self._head += data
             return
+        if encoding == "h264":
+            self._frame_numbers.check(self._head + data)
         packet = av.Packet(self._head + data)
         packet.pts = packet.dts = self._number
         self._head = b""
@@ -191,7 +195,7 @@ class CameraDecoder:
         self._number += 1
         yield from self._pictures(packet)
 
-    def _pictures(self, packet: av.Packet[Any] | None) -> Iterator[Picture]:
+    def _pictures(self, packet: av.Packet[Any] | None) -> Iterator[CameraPicture]:
         assert self._context is not None
         try:
             frames = self._context.decode(packet)
@@ -201,7 +205,7 @@ class CameraDecoder:
             if frame.is_corrupt or frame.pts not in self._times:
                 raise Damaged(f"corrupt frame {frame.pts} of the {self._encoding} video; a message may be missing")
             check_size(frame.width, frame.height)
-            yield Picture(frame.to_ndarray(format="rgb24"), *self._times.pop(frame.pts))
+            yield CameraPicture(frame.to_ndarray(format="rgb24"), *self._times.pop(frame.pts))
 
 
 # Kinds of units that hold a (slice of a) picture, and those that begin one which needs no earlier picture.
