@@ -24,7 +24,7 @@ from robossl.data.sources.array_rows import import_reader
 from robossl.data.sources.bag_topics import Bag, BagTopic
 from robossl.data.sources.bags import BagSource
 
-SUFFIXES = frozenset({".mcap"})
+SUFFIXES = frozenset({".mcap", ".mcap.zstd"})
 Decode = Callable[[bytes], Any]
 Message = tuple[Any, Any, int, bytes]  # schema, channel, log time in nanoseconds, data
 
@@ -40,7 +40,7 @@ class McapSource(BagSource):
     @staticmethod
     def accepts(root: Path) -> bool:
         """Return whether `root` is an MCAP file, or a folder with one."""
-        return root.suffix.lower() in SUFFIXES if root.is_file() else any_file(root, SUFFIXES)
+        return root.name.lower().endswith(tuple(SUFFIXES)) if root.is_file() else any_file(root, SUFFIXES)
 
     def listing(self) -> Listing:
         """List one unit (episode) per camera and recording; decode the first message of each topic only."""
@@ -85,6 +85,8 @@ class McapFile:
     """
 
     def __init__(self, path: Path) -> None:
+        if path.suffix.lower() == ".zstd":
+            raise Damaged("compressed as a file; decompress it: zstd -d FILE, and name the result in metadata.yaml")
         self._file = _ExactFile(path)
         weakref.finalize(self, self._file.close)
         self._reader = import_reader("mcap.reader", "mcap")
@@ -93,7 +95,7 @@ class McapFile:
         self.counts: Counter[str] = Counter()
         self.types: dict[str, str] = {}
         self._summary = summary = self._read_summary()
-        is_indexed = summary and summary.channels and summary.statistics
+        is_indexed = summary and summary.channels and summary.statistics and summary.statistics.channel_message_counts
         # Chunks are blocks of messages. The times of a chunk may overlap with those of the next.
         self._chunks = sorted(summary.chunk_indexes, key=lambda chunk: chunk.message_start_time) if is_indexed else []
         self._checked: set[int] = set()  # chunks whose checksum was verified

@@ -17,8 +17,10 @@ from robossl.data.sources.bag_columns import is_column_type
 from robossl.data.sources.bag_topics import Bag, BagTopic
 from robossl.data.sources.bags import BagSource, files_of_metadata
 from robossl.data.sources.ros_images import is_camera_type
+from robossl.data.sources.rosbag1_scan import open_without_index
 
-SUFFIXES = frozenset({".bag", ".db3", ".db3.zstd"})
+ROS1_SUFFIXES = (".bag", ".bag.active")  # active: the recorder did not finish it
+SUFFIXES = frozenset({*ROS1_SUFFIXES, ".db3", ".db3.zstd"})
 
 
 class RosbagSource(BagSource):
@@ -48,22 +50,13 @@ class RosbagBag:
         Damaged: a file cannot be opened.
     """
 
-    note = ""
-
     def __init__(self, paths: list[Path]) -> None:
-        self._is_ros1 = paths[0].suffix.lower() == ".bag"
-        module = import_reader("rosbags.rosbag1" if self._is_ros1 else "rosbags.rosbag2", "rosbag")
+        self.note = ""
+        self._is_ros1 = paths[0].name.lower().endswith(ROS1_SUFFIXES)
         folder = paths[0].parent
         # The folder's reader also decompresses, but needs every file that metadata.yaml names.
         is_whole = files_of_metadata(folder) == [path.name for path in paths]
-        self._readers = []
-        for path in [folder] if is_whole else paths:
-            if path.suffix.lower() == ".zstd":
-                raise Damaged("compressed as a file and has no metadata.yaml; decompress it: zstd -d FILE")
-            reader = module.Reader(path)
-            reader.open()
-            weakref.finalize(self, reader.close)
-            self._readers.append(reader)
+        self._readers = [self._open(path) for path in ([folder] if is_whole else paths)]
         self._types = self._read_types()
         self.topics: dict[str, BagTopic] = {}
         for reader in self._readers:
@@ -79,6 +72,20 @@ class RosbagBag:
             if chosen:
                 for connection, log_time, data in reader.messages(connections=chosen):
                     yield connection.topic, log_time, decode(data, connection.msgtype)
+
+    def _open(self, path: Path) -> Any:
+        if path.suffix.lower() == ".zstd":
+            raise Damaged("compressed as a file, and no metadata.yaml names it; decompress it: zstd -d FILE")
+        reader = import_reader("rosbags.rosbag1" if self._is_ros1 else "rosbags.rosbag2", "rosbag").Reader(path)
+        try:
+            reader.open()
+        except Exception:  # the index is missing or cut, which the reader says with errors of several types
+            if not self._is_ros1:
+                raise
+            reader, count = open_without_index(path)
+            self.note = f"has no index, as if cut short; the {count} messages before the cut are read"
+        weakref.finalize(self, reader.close)
+        return reader
 
     def _read_types(self) -> Any:
         """Return the message types: those that the bag defines, else those of ROS."""
