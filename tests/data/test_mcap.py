@@ -256,6 +256,13 @@ def test_damage_is_named_and_the_rest_is_stored(tmp_path: Path) -> None:
     whole = write(root / "good.mcap", images()).read_bytes()
     (root / "text.mcap").write_text("hello, I am no bag")
     (root / "head.mcap").write_bytes(whole[:60])
+    (root / "good.mcap.zstd").write_bytes(whole)
+    with open(root / "ros1.mcap", "wb") as file:
+        writer = Writer(file)
+        writer.start()
+        schema = writer.register_schema("sensor_msgs/Image", "ros1msg", b"")
+        writer.add_message(writer.register_channel("/cam", "ros1", schema), START, b"", START)
+        writer.finish()
     flipped = bytearray(write(root / "flipped.mcap", images(), compression=CompressionType.NONE).read_bytes())
     flipped[flipped.index(picture(3).tobytes()) + 500] ^= 255
     (root / "flipped.mcap").write_bytes(flipped)
@@ -273,6 +280,8 @@ def test_damage_is_named_and_the_rest_is_stored(tmp_path: Path) -> None:
     problems = {problem.path: problem.reason for problem in source.skipped}
     assert "not a valid MCAP file" in problems["text.mcap"]
     assert problems["head.mcap"].startswith("holds no pictures; ") and "cut short" in problems["head.mcap"]
+    assert problems["good.mcap.zstd"].startswith("compressed as a file; decompress it: zstd -d FILE")
+    assert problems["ros1.mcap/cam"].startswith("messages in ros1 with a schema in ros1msg; cdr with ros2msg,")
     assert "crc validation failed in Chunk" in problems["flipped.mcap/cam/front"]
     assert problems["depth.mcap/depth"].startswith("encoding 16UC1: depth or 16 bits per pixel")
     assert "encoding 'my_yu' is not supported; rgb8, bgr8" in problems["odd.mcap/cam/front"]
@@ -298,8 +307,7 @@ def test_inspect_names_topics_cameras_and_encodings(tmp_path: Path) -> None:
     assert (facts.format, facts.num_frames, facts.codecs, facts.frames_per_s) == ("mcap", 12, ("rgb8",), (10.0,))
     assert facts.labels == {"camera": 1, "recording": 1} and facts.columns["joint_states.position"] == 3
     assert facts.remarks[0] == (
-        "a.mcap: reads /cam/front (sensor_msgs/Image, rgb8, 12 messages), "
-        "/joint_states (sensor_msgs/JointState, column)"
+        "a.mcap: reads /cam/front (sensor_msgs/Image, rgb8), /joint_states (sensor_msgs/JointState, column)"
     )
 
 

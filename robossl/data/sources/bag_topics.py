@@ -79,7 +79,7 @@ def look_into(bag: Bag) -> BagLook:
         raise Damaged(f"holds no pictures; a topic of sensor_msgs/Image or CompressedImage is needed, got {held}")
     more = f" and {len(left) - MAX_SHOWN} more" if len(left) > MAX_SHOWN else ""
     look.shown = f"reads {', '.join(read) or 'nothing'}"
-    look.shown += f"; not {', '.join(left[:MAX_SHOWN])}{more}" if left else ""
+    look.shown += f"; does not read {', '.join(left[:MAX_SHOWN])}{more}" if left else ""
     return look
 
 
@@ -98,7 +98,7 @@ def _look_at(name: str, topic: BagTopic, bag: Bag, look: BagLook) -> str:
     look.cameras[name] = encoding
     if encoding in VIDEO_CODECS and not starts_video(bytes(message.data), encoding):
         look.notes[name] = "begins between key frames; the frames before the first key frame are left out"
-    return f"{encoding}, {topic.num_messages} messages"
+    return encoding
 
 
 def describe_topics(topics: dict[str, list[str]], *, is_matched: bool) -> tuple[str, ...]:
