@@ -18,6 +18,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, ti
 from mcap.writer import CompressionType, IndexType, Writer
 from mcap_ros2._dynamic import serialize_dynamic
 
+from robossl.data.describe import info
 from robossl.data.ingest import ingest
 from robossl.data.inspection import inspect_source
 from robossl.data.source import Damaged
@@ -103,6 +104,16 @@ def test_cameras_of_a_recording_with_columns(tmp_path: Path) -> None:
         np.testing.assert_array_equal(frame.columns["joint_states.position"], 10 * nearest + np.arange(3))
         np.testing.assert_array_equal(frame.columns["action"], [at, -at])
         assert frame.columns["column_gap_seconds"] == pytest.approx(abs(at * 0.1 - nearest * 0.03), abs=1e-6)
+
+
+def test_info_states_the_largest_gap(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "a.mcap", by_time(images(), states(count=38)))  # the last joints are 10 ms late
+    late = [(topic, kind, time + 5 * 10**9, fields) for topic, kind, time, fields in states(count=30)]
+    for at, row in enumerate(late):
+        row[3]["header"]["stamp"] = stamp(START + 30_000_000 * (at + 20))
+    write(tmp_path / "b.mcap", by_time(images("/other"), late))
+    info(ingest(tmp_path, out=tmp_path / "store", workers=1).path)
+    assert "at most 0.600 s from their frame" in capsys.readouterr().out
 
 
 def test_joints_in_another_order_or_of_another_arm(tmp_path: Path) -> None:

@@ -11,10 +11,9 @@ import numpy as np
 from jaxtyping import Float32, Int64
 from numpy import ndarray
 
-from robossl.data.source import Damaged
+from robossl.data.source import GAP_COLUMN, Damaged
 from robossl.data.sources.ros_images import stamp_of
 
-GAP = "column_gap_seconds"  # column with the largest time between a frame and the messages matched to it
 PACKAGES = ("sensor_msgs", "std_msgs", "geometry_msgs", "nav_msgs", "trajectory_msgs")
 _NUMBER = re.compile(r"(Float|Int|UInt)(8|16|32|64)|Bool")
 _LISTS = {"JointState": ("position", "velocity", "effort"), "Joy": ("axes", "buttons")}
@@ -123,4 +122,4 @@ def match_columns(columns: Mapping[str, BagColumn], stamp: int, log_time: int) -
         row = min(near, key=lambda row: abs(int(column.times[row]) - at))
         found[name] = column.values[row]
         gap = max(gap, abs(int(column.times[row]) - at))
-    return found | {GAP: np.array([gap / 1e9], np.float32)} if found else {}
+    return found | {GAP_COLUMN: np.array([gap / 1e9], np.float32)} if found else {}

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from robossl.data.source import Damaged
-from robossl.data.sources.bag_columns import GAP, column_values, is_column_type
+from robossl.data.source import GAP_COLUMN, Damaged
+from robossl.data.sources.bag_columns import column_values, is_column_type
 from robossl.data.sources.ros_images import VIDEO_CODECS, check_encoding, encoding_of, is_camera_type, starts_video
 from robossl.errors import InputError, reason
 
@@ -115,5 +115,5 @@ def describe_topics(topics: dict[str, list[str]], *, is_matched: bool) -> tuple[
     if len(topics) > MAX_REMARKS:
         remarks.append(f"recordings with {len(topics) - MAX_REMARKS} other sets of topics are not shown")
     if is_matched:
-        remarks.append(f"columns are matched to frames by the nearest time; {GAP} has the largest difference")
+        remarks.append(f"columns are matched to frames by the nearest time; {GAP_COLUMN} has the largest difference")
     return tuple(remarks)

@@ -12,10 +12,9 @@ import yaml
 from robossl.data.files import find_files, fingerprint, unreadable_reason
 from robossl.data.labels import NO_LABELS
 from robossl.data.manifest import Problem
-from robossl.data.source import Damaged, Frame, Listing, SourceOptions, Unit
+from robossl.data.source import GAP_COLUMN, Damaged, Frame, Listing, SourceOptions, Unit
 from robossl.data.sources.array_rows import common_columns, join_names, split_names
 from robossl.data.sources.bag_columns import (
-    GAP,
     BagColumn,
     is_column_type,
     match_columns,
@@ -71,7 +70,7 @@ class BagSource:
         columns, dropped = common_columns(widths)
         address: dict[str, str | int | float] = {"columns": join_names([f"{name}={columns[name]}" for name in columns])}
         units = sorted((replace(unit, address=unit.address | address) for unit in units), key=lambda unit: unit.key)
-        all_columns = columns | {GAP: 1} if columns else {}
+        all_columns = columns | {GAP_COLUMN: 1} if columns else {}
         return Listing(
             units, tuple(skipped), (*notes, *dropped), all_columns, describe_topics(topics, is_matched=bool(columns))
         )
