@@ -5,17 +5,15 @@ Each camera topic becomes an episode. Format: mcap.dev/spec.
 
 from __future__ import annotations
 
-import base64
 import heapq
 import io
 import itertools
-import json
 import struct
 import weakref
+import zlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from robossl.data.files import any_file
@@ -23,13 +21,14 @@ from robossl.data.source import Damaged, Listing
 from robossl.data.sources.array_rows import import_reader
 from robossl.data.sources.bag_topics import Bag, BagTopic
 from robossl.data.sources.bags import BagSource
+from robossl.data.sources.mcap_messages import Decode, message_decoder
 
 SUFFIXES = frozenset({".mcap", ".mcap.zstd"})
-Decode = Callable[[bytes], Any]
 Message = tuple[Any, Any, int, bytes]  # schema, channel, log time in nanoseconds, data
 
 _RECORD, _MESSAGE = struct.Struct("<BQ"), struct.Struct("<HIQQ")  # heads: kind, length; channel, number, two times
-_KIND_OF_MESSAGE = 5
+_CHUNK = struct.Struct("<QQQI")  # head: two times, length and checksum of what is decompressed
+_KIND_OF_MESSAGE, _KIND_OF_CHUNK = 5, 6
 
 
 class McapSource(BagSource):
@@ -72,7 +71,7 @@ class McapBag:
             for schema, channel, log_time, data in file.messages(set(topics)):
                 key = (channel.message_encoding, schema.name, schema.data) if schema else ("", "", b"")
                 if key not in self._decoders:
-                    self._decoders[key] = _decoder(schema, channel.message_encoding)
+                    self._decoders[key] = message_decoder(schema, channel.message_encoding)
                 decode = self._decoders[key]
                 yield channel.topic, log_time, decode(data)
 
@@ -99,6 +98,7 @@ class McapFile:
         # Chunks are blocks of messages. The times of a chunk may overlap with those of the next.
         self._chunks = sorted(summary.chunk_indexes, key=lambda chunk: chunk.message_start_time) if is_indexed else []
         self._checked: set[int] = set()  # chunks whose checksum was verified
+        self._buffer = bytearray()  # holds one chunk
         if self._chunks:
             for number, channel in summary.channels.items():
                 schema = summary.schemas.get(channel.schema_id)
@@ -125,9 +125,9 @@ class McapFile:
         for chunk in chunks:
             while waiting and waiting[0][0] < chunk.message_start_time:
                 yield self._with_schema(heapq.heappop(waiting))
-            data = self._read_chunk(chunk.chunk_start_offset)
+            data = self._read_chunk(chunk)
             for log_time, number, begin, end in _find_messages(data, channels):
-                heapq.heappush(waiting, (log_time, next(counter), number, data[begin:end]))
+                heapq.heappush(waiting, (log_time, next(counter), number, bytes(data[begin:end])))
         while waiting:
             yield self._with_schema(heapq.heappop(waiting))
 
@@ -136,14 +136,26 @@ class McapFile:
         channel = self._summary.channels[number]
         return self._summary.schemas.get(channel.schema_id), channel, log_time, data
 
-    def _read_chunk(self, offset: int) -> bytes:
-        """Return the messages of a chunk, decompressed; the first time verify their checksum."""
-        self._file.seek(offset + 9)  # after the record's kind and length
-        stream = import_reader("mcap.data_stream", "mcap").ReadDataStream(self._file)
-        chunk = import_reader("mcap.records", "mcap").Chunk.read(stream)
-        content, length = self._streams.get_chunk_data_stream(chunk, validate_crc=offset not in self._checked)
-        self._checked.add(offset)
-        data: bytes = content.read(length)
+    def _read_chunk(self, index: Any) -> memoryview:
+        """Return the messages of a chunk, decompressed, until the next call; the first time verify their checksum."""
+        size = index.chunk_length
+        if index.chunk_start_offset + size > self._file.size or size < index.compressed_size + _RECORD.size:
+            raise Damaged("the index names a chunk that is not there")
+        if len(self._buffer) < size:
+            self._buffer = bytearray(size)
+        record = memoryview(self._buffer)[:size]
+        self._file.seek(index.chunk_start_offset)
+        if self._file.readinto(record) < size or _RECORD.unpack_from(record) != (_KIND_OF_CHUNK, size - _RECORD.size):
+            raise Damaged("the index names a chunk that does not begin there")
+        data, is_new = record[size - index.compressed_size :], index.chunk_start_offset not in self._checked
+        _, _, length, checksum = _CHUNK.unpack_from(record, _RECORD.size)
+        if index.compression:
+            chunk = import_reader("mcap.records", "mcap").Chunk(index.compression, data, 0, 0, checksum, length)
+            content, length = self._streams.get_chunk_data_stream(chunk, validate_crc=is_new)
+            data = memoryview(content.read(length))
+        elif is_new and checksum and zlib.crc32(data) != checksum:
+            raise Damaged("the checksum of a chunk is wrong")
+        self._checked.add(index.chunk_start_offset)
         return data
 
     def _read_summary(self) -> Any:
@@ -176,7 +188,7 @@ class McapFile:
             self.note = f"is cut short; the {num_messages} messages before the cut are read"
 
 
-def _find_messages(data: bytes, channels: Collection[int]) -> Iterator[tuple[int, int, int, int]]:
+def _find_messages(data: memoryview, channels: Collection[int]) -> Iterator[tuple[int, int, int, int]]:
     """Yield log time, channel, begin and end of each message of these channels in a chunk."""
     at = 0
     while at < len(data):
@@ -195,49 +207,11 @@ class _ExactFile(io.BufferedReader):
 
     def __init__(self, path: Path) -> None:
         super().__init__(io.FileIO(path), 1 << 16)
+        self.size = path.stat().st_size
         self._end_of_file = import_reader("mcap.exceptions", "mcap").EndOfFile
 
     def read(self, size: int | None = -1, /) -> bytes:
-        data = super().read(size)
-        if size is not None and len(data) < size:
+        # A damaged length may be large, so look before memory is allocated for it.
+        if size is not None and size > self.size - self.tell():
             raise self._end_of_file("the file ends too early")
-        return data
-
-
-def _decoder(schema: Any, message_encoding: str) -> Decode:
-    """Return the function that decodes messages of a schema.
-
-    Raises:
-        Damaged: the encoding is not supported.
-    """
-    encoding = schema.encoding if schema else ""
-    if message_encoding == "json":
-        return _decode_json
-    if message_encoding == "protobuf" and encoding == "protobuf":
-        return _protobuf_decoder(schema)
-    decode = import_reader("mcap_ros2.decoder", "mcap").DecoderFactory().decoder_for(message_encoding, schema)
-    if decode is None:
-        raise Damaged(
-            f"messages in {message_encoding} with a schema in {encoding or 'nothing'}; cdr with ros2msg, protobuf and "
-            "json are read"
-        )
-    found: Decode = decode
-    return found
-
-
-def _decode_json(data: bytes) -> Any:
-    """Decode a JSON message; Foxglove writes bytes in base64."""
-    message = json.loads(data, object_hook=lambda fields: SimpleNamespace(**fields))
-    if isinstance(getattr(message, "data", None), str):
-        message.data = base64.b64decode(message.data)
-    return message
-
-
-def _protobuf_decoder(schema: Any) -> Decode:
-    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-
-    pool = descriptor_pool.DescriptorPool()
-    for file in descriptor_pb2.FileDescriptorSet.FromString(schema.data).file:
-        pool.Add(file)
-    parse: Decode = message_factory.GetMessageClass(pool.FindMessageTypeByName(schema.name)).FromString
-    return parse
+        return super().read(size)
