@@ -154,6 +154,16 @@ def test_times(tmp_path: Path) -> None:
         read_all(write(tmp_path / "b.bag", back), "rosbag")
 
 
+@pytest.mark.parametrize("damage", ["cut", "smeared"])
+def test_a_damaged_jpeg_is_refused(tmp_path: Path, damage: str) -> None:
+    found = [row for row in rows() if row[0] == "/cam/jpeg"]
+    data = found[5][3]["data"]
+    found[5][3]["data"] = data[:-20] if damage == "cut" else data[:-2] + bytes(40) + data[-2:]
+    why = r"corrupt frame \((Premature end of JPEG file|Corrupt JPEG data: 38 extraneous bytes before marker 0xd9)\)"
+    with pytest.raises(Damaged, match=why):
+        read_all(write(tmp_path / "a.bag", found), "rosbag")
+
+
 def test_damage_is_named_and_the_rest_is_stored(tmp_path: Path) -> None:
     root = tmp_path / "bags"
     root.mkdir()

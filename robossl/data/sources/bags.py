@@ -14,17 +14,9 @@ from robossl.data.labels import NO_LABELS
 from robossl.data.manifest import Problem
 from robossl.data.source import GAP_COLUMN, Damaged, Frame, Listing, SourceOptions, Unit
 from robossl.data.sources.array_rows import common_columns, join_names, split_names
-from robossl.data.sources.bag_columns import (
-    BagColumn,
-    is_column_type,
-    match_columns,
-    read_columns,
-)
+from robossl.data.sources.bag_columns import BagColumn, is_column_type, match_columns, read_columns
 from robossl.data.sources.bag_topics import Bag, BagLook, as_damage, describe_topics, look_into
-from robossl.data.sources.ros_images import (
-    CameraDecoder,
-    CameraPicture,
-)
+from robossl.data.sources.ros_images import CameraDecoder, CameraPicture
 from robossl.errors import InputError
 
 METADATA = "metadata.yaml"  # rosbag2 writes it beside the files of one recording

@@ -5,7 +5,6 @@ Encodings: sensor_msgs/image_encodings.hpp; Foxglove: docs.foxglove.dev/docs/sdk
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from numpy import ndarray
 from robossl.data.pictures import check_size, decode_image
 from robossl.data.source import Damaged
 from robossl.data.sources.h264 import FrameNumbers
-from robossl.data.video_damage import strict_options
+from robossl.data.video_damage import refuse_damage, strict_options
 
 CAMERA_PACKAGES = ("sensor_msgs", "foxglove_msgs", "foxglove")
 CAMERA_KINDS = ("Image", "RawImage", "CompressedImage", "CompressedVideo")
@@ -114,13 +113,14 @@ def to_pixels(message: Any) -> UInt8[ndarray, "h w 3"]:
 def _decode_compressed(data: bytes) -> UInt8[ndarray, "h w 3"]:
     """Decode a JPEG five times as fast as `decode_image`, to the same pixels; decode other images with that."""
     if data.startswith(b"\xff\xd8") and b"Exif" not in data[:64]:  # which may say that the picture lies on its side
-        # What is damaged, or not an RGB or grey JPEG, is left to `decode_image`.
-        with contextlib.suppress(ValueError):
+        try:
             height, width, space, _ = simplejpeg.decode_jpeg_header(data, strict=True)
             check_size(width, height)
             if space in ("YCbCr", "Gray"):
                 pixels: ndarray = simplejpeg.decode_jpeg(data, "RGB", strict=True)
                 return pixels
+        except ValueError as error:
+            refuse_damage(error)
     return decode_image(data)
 
 
