@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from robossl.common.counts import format_count
 from robossl.data.manifest import Manifest
+from robossl.data.source import GAP_COLUMN
 from robossl.data.store import Store, open_store
 
 MAX_CLASSES = 12  # maximum number of classes to print for each label
@@ -55,8 +57,19 @@ def _summary(store: Store) -> Table:
     dropped = format_count(manifest.duplicate_frames, "frame"), format_count(manifest.duplicate_episodes, "episode")
     table.add_row("dropped repetitions", ", ".join(dropped))
     table.add_row("skipped files", str(manifest.num_skipped))
+    if (gap := _largest_gap(store)) is not None:
+        table.add_row("columns matched by time", f"at most {gap:.3f} s from their frame")
     table.add_row("content hash", manifest.content_hash[:16])
     return table
+
+
+def _largest_gap(store: Store) -> float | None:
+    """Return the largest time in seconds between a frame and its columns; None if no source matches them by time."""
+    if not any(GAP_COLUMN in source.columns for source in store.manifest.sources):
+        return None
+    rows = np.arange(store.manifest.num_frames)
+    rows = rows[store.has_column(GAP_COLUMN, store.episode_of(rows))]
+    return float(store.column(GAP_COLUMN, rows).max()) if len(rows) else None
 
 
 def _splits(manifest: Manifest) -> Table:

@@ -9,7 +9,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -114,8 +114,10 @@ def _sample(source: Source, units: Sequence[Unit]) -> tuple[list[str], list[floa
     """Decode the first frames of units; return their sizes and frame rates, and the units that are damaged."""
     sizes, rates, damaged = [], [], []
     for unit in units:
+        # Columns are not needed, and those of a bag lie all over its file.
+        pictures = replace(unit, address=unit.address | {"columns": ""}) if "columns" in unit.address else unit
         try:
-            first = list(islice(source.frames(unit), FIRST_FRAMES))
+            first = list(islice(source.frames(pictures), FIRST_FRAMES))
         except Damaged as error:
             damaged.append(Problem(unit.key, str(error)))
             continue
@@ -127,6 +129,8 @@ def _sample(source: Source, units: Sequence[Unit]) -> tuple[list[str], list[floa
 
 def _codecs(root: Path, unit: Unit) -> Iterator[str]:
     folder = root if root.is_dir() else root.parent
+    if encoding := unit.address.get("encoding"):
+        yield str(encoding)
     for name in (unit.key, *unit.address.values()):
         if isinstance(name, str) and Path(name).suffix.lower() in VIDEO_SUFFIXES and (folder / name).is_file():
             with contextlib.suppress(Damaged):

@@ -13,6 +13,9 @@ from numpy import ndarray
 
 from robossl.data.manifest import Problem
 
+# Name of the column for the largest time between a frame and its values, in sources that match columns by their time.
+GAP_COLUMN = "column_gap_seconds"
+
 
 class Damaged(Exception):
     """A unit (episode) cannot be read. The text of this error is the reason that the user and the manifest get."""

@@ -59,11 +59,15 @@ def _check_jpeg(packet: av.Packet[av.VideoStream]) -> None:
         return
     try:
         simplejpeg.decode_jpeg(bytes(packet), "GRAY", min_height=1, min_width=1, min_factor=8, strict=True)
-    # libjpeg also refuses intact frames with features that it does not support, so check its message.
     except ValueError as error:
-        padding = _JPEG_PADDING.search(str(error))
-        if _JPEG_DAMAGE.search(str(error)) and not (padding and int(padding[1]) <= MAX_PADDING):
-            raise Damaged(f"corrupt frame ({error})") from error
+        refuse_damage(error)
+
+
+def refuse_damage(error: ValueError) -> None:
+    """Raise `Damaged` if this error of simplejpeg (libjpeg) means damage; it also refuses features of intact JPEGs."""
+    padding = _JPEG_PADDING.search(str(error))
+    if _JPEG_DAMAGE.search(str(error)) and not (padding and int(padding[1]) <= MAX_PADDING):
+        raise Damaged(f"corrupt frame ({error})") from error
 
 
 def _libvpx_check(name: str, extradata: bytes | None) -> PacketCheck | None:

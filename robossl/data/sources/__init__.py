@@ -30,6 +30,8 @@ SOURCES = Registry(
         "tar": "robossl.data.sources.tar:TarSource",
         "hdf5": "robossl.data.sources.hdf5:Hdf5Source",
         "zarr": "robossl.data.sources.zarr:ZarrSource",
+        "mcap": "robossl.data.sources.mcap:McapSource",
+        "rosbag": "robossl.data.sources.rosbag:RosbagSource",
         "images": "robossl.data.sources.images:ImageFolderSource",
     },
 )
