@@ -98,7 +98,7 @@ def _table_facts(
     rows: pa.Table, episode: LeRobotEpisode, dataset: LeRobotMetadata, widths: Mapping[str, int]
 ) -> TableFacts:
     if "episode_index" in rows.column_names:
-        rows = rows.filter(pc.equal(rows["episode_index"], episode.index))
+        rows = rows.filter(pc.field("episode_index") == episode.index)
     columns, digest = {}, hashlib.sha256()
     for name, width in widths.items():
         column = dataset.columns[name]

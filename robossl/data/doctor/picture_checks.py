@@ -149,4 +149,5 @@ def _alike(pictures: list[PictureFacts]) -> Iterator[tuple[int, int]]:
 
 def _signature(picture: PictureFacts) -> Float32[ndarray, " d"]:
     at = np.linspace(0, len(picture.small) - 1, MOMENTS).round().astype(int)
-    return picture.small[at].astype(np.float32).reshape(-1)
+    signature: ndarray = picture.small[at].astype(np.float32).reshape(-1)
+    return signature

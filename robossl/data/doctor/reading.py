@@ -152,12 +152,15 @@ def _decode_units(
     chosen = _choose(len(listing.units), max_episodes)
     for number in chosen:
         unit = listing.units[number]
-        small, seconds, repeats, size = [], [], [], ""
+        small: list[np.ndarray] = []
+        seconds: list[float] = []
+        repeats: list[bool] = []
+        size = ""
         columns: dict[str, list[np.ndarray]] = {column: [] for column in listing.columns}
         before = b""
         try:
             for frame in read_frames(source, unit, listing.columns):
-                digest = hashlib.blake2b(np.ascontiguousarray(frame.pixels), digest_size=16).digest()
+                digest = hashlib.blake2b(np.ascontiguousarray(frame.pixels).data, digest_size=16).digest()
                 repeats.append(digest == before)
                 before = digest
                 small.append(small[-1] if repeats[-1] else small_frame(frame.pixels))
