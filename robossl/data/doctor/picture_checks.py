@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float32
 from numpy import ndarray
 
 from robossl.data.doctor.facts import DataFacts, PictureFacts, TableFacts, find_runs
-from robossl.data.doctor.finding import Defect
+from robossl.data.doctor.finding import Defect, Level
 from robossl.data.doctor.limits import Limits
 
 NEAR = 0.5  # mean difference of neighbouring small frames, in grey levels, below which they are near-duplicates
@@ -52,8 +52,8 @@ def _frozen(picture: PictureFacts, spans: list[tuple[int, int]], table: TableFac
         remedy = "remove the stretch: its frames do not show what the robot does"
         return Defect("warning", picture.episode, f"the camera froze while {moving[0]} changed", remedy, detail)
     remedy = "ingest stores such a stretch once; check the camera"
-    level = "note" if columns else "warning"
-    return Defect(level, picture.episode, "frames are equal for a long time", remedy, detail)  # type: ignore[arg-type]
+    level: Level = "note" if columns else "warning"
+    return Defect(level, picture.episode, "frames are equal for a long time", remedy, detail)
 
 
 def _moves(values: Float32[ndarray, "n d"], spans: list[tuple[int, int]]) -> bool:
@@ -74,9 +74,9 @@ def check_near_duplicates(facts: DataFacts, limits: Limits) -> Iterator[Defect]:
     for picture in facts.pictures:
         share = float((near_duplicates(picture, limits.frozen_seconds) & ~picture.repeats).mean())
         if share >= SOME_NEAR:
-            level = "warning" if share >= MUCH_NEAR else "note"
+            level: Level = "warning" if share >= MUCH_NEAR else "note"
             remedy = "thin these stretches, or draw fewer clips from the episode"
-            yield Defect(level, picture.episode, "long near-duplicate stretches", remedy, f"{share:.0%} of the frames")  # type: ignore[arg-type]
+            yield Defect(level, picture.episode, "long near-duplicate stretches", remedy, f"{share:.0%} of the frames")
 
 
 def check_blank(facts: DataFacts, limits: Limits) -> Iterator[Defect]:
@@ -90,8 +90,8 @@ def check_blank(facts: DataFacts, limits: Limits) -> Iterator[Defect]:
                 first = int(found.argmax())
                 detail = f"{found.sum()} of {len(found)} frames, the first at {picture.seconds[first]:.2f} s"
                 remedy = "cut them off, or leave the episode out; check the exposure and the cable"
-                level = "error" if found.all() and kind != "of one grey level" else "warning"
-                yield Defect(level, picture.episode, f"frames are {kind}", remedy, detail)  # type: ignore[arg-type]
+                level: Level = "error" if found.all() and kind != "of one grey level" else "warning"
+                yield Defect(level, picture.episode, f"frames are {kind}", remedy, detail)
 
 
 def check_sizes(facts: DataFacts, limits: Limits) -> Iterator[Defect]:
@@ -117,19 +117,19 @@ def check_splits(facts: DataFacts, limits: Limits) -> Iterator[Defect]:
         other = seen.setdefault(table.content, table)
         if other.episode != table.episode:
             pairs.add(frozenset((other.episode, table.episode)))
-            yield _twice(table.episode, table.split, other.episode, other.split, "the same content")
+            yield _twice("error", table.episode, table.split, other.episode, other.split, "the same content")
     for number, other_number in _alike(facts.pictures):
         a, b = facts.pictures[number], facts.pictures[other_number]
         if frozenset((a.episode, b.episode)) not in pairs:
-            yield _twice(b.episode, b.split, a.episode, a.split, "nearly the same frames")
+            yield _twice("warning", b.episode, b.split, a.episode, a.split, "nearly the same frames")
 
 
-def _twice(episode: str, split: str, other: str, other_split: str, what: str) -> Defect:
+def _twice(level: Level, episode: str, split: str, other: str, other_split: str, what: str) -> Defect:
     if split == other_split:
         return Defect("note", episode, f"{what} as another episode", "remove one of them", f"as {other}")
     remedy = "put both into one split: a score on the other is not one on unseen data"
     detail = f"{split or 'no split'}, as {other} in {other_split or 'no split'}"
-    return Defect("error", episode, f"{what} in two splits", remedy, detail)
+    return Defect(level, episode, f"{what} in two splits", remedy, detail)
 
 
 def _alike(pictures: list[PictureFacts]) -> Iterator[tuple[int, int]]:

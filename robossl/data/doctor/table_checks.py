@@ -11,7 +11,7 @@ from jaxtyping import Float, Float64
 from numpy import ndarray
 
 from robossl.data.doctor.facts import DataFacts
-from robossl.data.doctor.finding import Defect
+from robossl.data.doctor.finding import Defect, Level
 from robossl.data.doctor.limits import Limits
 from robossl.data.sources.lerobot_frames import MAX_MISSING_FRAMES
 
@@ -58,10 +58,11 @@ def check_counts(facts: DataFacts, limits: Limits) -> Iterator[Defect]:
         lost = video.num_expected - len(video.seconds)
         numbers = f"{len(video.seconds)} frames, {video.num_expected} expected"
         if lost > 0:
-            level, remedy = "error", "encode the video again from the recording, or remove the episode"
+            level: Level = "error"
+            remedy = "encode the video again from the recording, or remove the episode"
             if lost <= MAX_MISSING_FRAMES and facts.format == "lerobot":
                 level, remedy = "warning", "ingest drops the last rows; encode the video again"
-            yield Defect(level, video.episode, "the video lacks frames", remedy, numbers)  # type: ignore[arg-type]
+            yield Defect(level, video.episode, "the video lacks frames", remedy, numbers)
         elif lost < 0:
             remedy = "check which frame belongs to which row"
             yield Defect("warning", video.episode, "the video has too many frames", remedy, numbers)
@@ -112,9 +113,9 @@ def check_drift(facts: DataFacts, limits: Limits) -> Iterator[Defect]:
         off = (video.seconds - video.row_seconds) / np.median(np.diff(video.row_seconds))
         worst = float(off[np.argmax(np.abs(off))]) if np.isfinite(off).all() else 0.0
         if abs(worst) >= DRIFT:
-            level = "error" if abs(worst) >= MUCH_DRIFT else "warning"
+            level: Level = "error" if abs(worst) >= MUCH_DRIFT else "warning"
             remedy = "pair frames and rows by number, or write times from one clock"
-            yield Defect(level, video.episode, "the video drifts against its rows", remedy, f"{worst:+.1f} frames")  # type: ignore[arg-type]
+            yield Defect(level, video.episode, "the video drifts against its rows", remedy, f"{worst:+.1f} frames")
 
 
 def check_rates(facts: DataFacts, limits: Limits) -> Iterator[Defect]:
@@ -137,6 +138,8 @@ def check_lengths(facts: DataFacts, limits: Limits) -> Iterator[Defect]:
     """Find episodes that are too short for a clip, and unusually long ones."""
     seconds = {episode: float(times[-1] - times[0]) for _, episode, times in _clocks(facts) if len(times)}
     seconds |= {picture.episode: picture.end_seconds for picture in facts.pictures if picture.episode not in seconds}
+    for episode in list(seconds):
+        seconds.pop(episode.rpartition("/")[0], None)  # the rows of an episode of which a video is listed
     if not any(seconds.values()):
         return  # single images
     mean, spread = np.mean(list(seconds.values())), np.std(list(seconds.values()))
