@@ -55,7 +55,7 @@ def print_statistics(found: StoreStatistics) -> None:
 def list_rows(found: StoreStatistics) -> dict[str, str]:
     """Return the statistics as text, by name."""
     rows = {
-        "length": f"{found.hours:.2f} hours, {found.num_frames:,} frames, {found.num_episodes:,} episodes",
+        "length": f"{_format_duration(found.hours)}, {found.num_frames:,} frames, {found.num_episodes:,} episodes",
         "episode": f"{_format_spread(found.seconds)} s",
         "size": _format_counts(found.sizes, "frames"),
         "frames/s": _format_counts(found.frames_per_s, "episodes"),
@@ -75,7 +75,7 @@ def list_rows(found: StoreStatistics) -> dict[str, str]:
 def render_statistics(store: Store, found: StoreStatistics, measured: Measured) -> str:
     """Return the page as text. It holds its pictures, so it is one file."""
     facts = [
-        Fact("Hours", f"{found.hours:.2f}"),
+        Fact("Length", _format_duration(found.hours)),
         Fact("Frames", f"{found.num_frames:,}"),
         Fact("Episodes", f"{found.num_episodes:,}"),
         Fact("Near-duplicates", f"{found.near_duplicate_share:.1%}", "of the frames"),
@@ -115,6 +115,10 @@ def render_statistics(store: Store, found: StoreStatistics, measured: Measured) 
         plots=plots,
         frames=list(_contact_sheet(store)),
     )
+
+
+def _format_duration(hours: float) -> str:
+    return f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"
 
 
 def _format_spread(spread: Spread) -> str:
