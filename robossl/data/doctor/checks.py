@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from robossl.data.doctor.facts import DataFacts
 from robossl.data.doctor.finding import Defect, Finding
-from robossl.data.doctor.limits import Limits
+from robossl.data.doctor.limits import DoctorLimits
 from robossl.data.doctor.picture_checks import (
     check_blank,
     check_frozen,
@@ -30,7 +30,7 @@ from robossl.data.doctor.table_checks import (
     check_times,
 )
 
-Check = Callable[[DataFacts, Limits], Iterator[Defect]]
+Check = Callable[[DataFacts, DoctorLimits], Iterator[Defect]]
 
 CHECKS: dict[str, Check] = {
     "files": check_files,
@@ -54,7 +54,7 @@ CHECKS: dict[str, Check] = {
 }
 
 
-def run_checks(facts: DataFacts, limits: Limits) -> list[Finding]:
+def run_checks(facts: DataFacts, limits: DoctorLimits) -> list[Finding]:
     """Run all checks and return their findings, in the order of the checks."""
     return [
         Finding(defect.level, name, defect.episode, defect.what, defect.detail, defect.remedy)

@@ -16,7 +16,7 @@ from robossl.common.progress import Progress
 from robossl.data.doctor.checks import CHECKS, run_checks
 from robossl.data.doctor.facts import DataFacts
 from robossl.data.doctor.finding import Finding, count_levels, fold_findings
-from robossl.data.doctor.limits import Limits
+from robossl.data.doctor.limits import DoctorLimits
 from robossl.data.doctor.reading import read_source_facts, read_store_facts
 from robossl.data.manifest import is_store
 from robossl.data.store import open_store
@@ -59,7 +59,7 @@ def doctor_data(
         path,
         max_episodes=None if all else episodes,
         format=format,
-        limits=Limits(clip_seconds, frozen_seconds),
+        limits=DoctorLimits(clip_seconds, frozen_seconds),
     )
     if json:
         sys.stdout.write(json_format.dumps(_document(facts, findings), indent=1, ensure_ascii=False) + "\n")
@@ -69,7 +69,7 @@ def doctor_data(
 
 
 def examine_data(
-    path: Path, *, max_episodes: int | None = 20, format: str = "auto", limits: Limits | None = None
+    path: Path, *, max_episodes: int | None = 20, format: str = "auto", limits: DoctorLimits | None = None
 ) -> tuple[DataFacts, list[Finding]]:
     """Read a data set or a store and return its facts and the findings of all checks.
 
@@ -82,7 +82,7 @@ def examine_data(
     Raises:
         InputError: the path cannot be read as any format, or a number is not positive.
     """
-    limits = limits or Limits()
+    limits = limits or DoctorLimits()
     check_positive(episodes=max_episodes, clip_seconds=limits.clip_seconds, frozen_seconds=limits.frozen_seconds)
     with Progress(unit="episodes", stderr=True) as progress:
         if is_store(path):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class DoctorLimits:
     """Lengths in seconds that decide what is a finding."""
 
     clip_seconds: float = 1.0  # an episode must be at least this long

@@ -11,7 +11,7 @@ from numpy import ndarray
 
 from robossl.data.doctor.facts import DataFacts, PictureFacts, TableFacts, find_runs
 from robossl.data.doctor.finding import Defect, Level
-from robossl.data.doctor.limits import Limits
+from robossl.data.doctor.limits import DoctorLimits
 
 NEAR = 0.5  # mean difference of neighbouring small frames, in grey levels, below which they are near-duplicates
 MUCH_NEAR, SOME_NEAR = 0.5, 0.1  # shares of an episode that are worth a warning and a note
@@ -21,7 +21,7 @@ MOMENTS = 8  # frames by which episodes are compared
 BLOCK = 512  # episodes that are compared at a time
 
 
-def check_frozen(facts: DataFacts, limits: Limits) -> Iterator[Defect]:
+def check_frozen(facts: DataFacts, limits: DoctorLimits) -> Iterator[Defect]:
     """Find long stretches of equal frames."""
     tables = {table.episode: table for table in facts.tables if table.columns}
     for picture in facts.pictures:
@@ -69,7 +69,7 @@ def near_duplicates(picture: PictureFacts, min_seconds: float) -> Bool[ndarray, 
     return close
 
 
-def check_near_duplicates(facts: DataFacts, limits: Limits) -> Iterator[Defect]:
+def check_near_duplicates(facts: DataFacts, limits: DoctorLimits) -> Iterator[Defect]:
     """Find episodes of which a large share shows nearly the same as the frame before."""
     for picture in facts.pictures:
         share = float((near_duplicates(picture, limits.frozen_seconds) & ~picture.repeats).mean())
@@ -79,7 +79,7 @@ def check_near_duplicates(facts: DataFacts, limits: Limits) -> Iterator[Defect]:
             yield Defect(level, picture.episode, "long near-duplicate stretches", remedy, f"{share:.0%} of the frames")
 
 
-def check_blank(facts: DataFacts, limits: Limits) -> Iterator[Defect]:
+def check_blank(facts: DataFacts, limits: DoctorLimits) -> Iterator[Defect]:
     """Find frames that are black, white or of one colour."""
     for picture in facts.pictures:
         low, high = picture.small.min((1, 2)).astype(int), picture.small.max((1, 2)).astype(int)
@@ -94,7 +94,7 @@ def check_blank(facts: DataFacts, limits: Limits) -> Iterator[Defect]:
                 yield Defect(level, picture.episode, f"frames are {kind}", remedy, detail)
 
 
-def check_sizes(facts: DataFacts, limits: Limits) -> Iterator[Defect]:
+def check_sizes(facts: DataFacts, limits: DoctorLimits) -> Iterator[Defect]:
     """Find episodes whose frames have another size than most of the same camera."""
     by_camera: dict[str, list[PictureFacts]] = defaultdict(list)
     for picture in facts.pictures:
@@ -107,7 +107,7 @@ def check_sizes(facts: DataFacts, limits: Limits) -> Iterator[Defect]:
                 yield Defect("warning", picture.episode, f"size differs from the usual {usual}", remedy, picture.size)
 
 
-def check_splits(facts: DataFacts, limits: Limits) -> Iterator[Defect]:
+def check_splits(facts: DataFacts, limits: DoctorLimits) -> Iterator[Defect]:
     """Find content that occurs twice, above all in two splits."""
     seen: dict[str, TableFacts] = {}
     pairs: set[frozenset[str]] = set()

@@ -12,7 +12,7 @@ from numpy import ndarray
 
 from robossl.data.doctor.facts import DataFacts
 from robossl.data.doctor.finding import Defect, Level
-from robossl.data.doctor.limits import Limits
+from robossl.data.doctor.limits import DoctorLimits
 from robossl.data.sources.lerobot_frames import MAX_MISSING_FRAMES
 
 JUMP = 1.75  # a step of time that is longer than this many usual steps is a jump
@@ -23,7 +23,7 @@ OUTLIER = 3.0  # distance of a length from the mean, in standard deviations
 FEW_ROWS, FEW_EPISODES = 10, 8  # with fewer, nothing is said about values that stay, or about what is usual
 
 
-def check_files(facts: DataFacts, limits: Limits) -> Iterator[Defect]:
+def check_files(facts: DataFacts, limits: DoctorLimits) -> Iterator[Defect]:
     """Find files that are missing, truncated or damaged."""
     problems = [(problem.path, problem.reason) for problem in facts.skipped]
     problems += [(video.episode, video.damage) for video in facts.videos if video.damage]
@@ -39,13 +39,13 @@ def check_files(facts: DataFacts, limits: Limits) -> Iterator[Defect]:
             yield Defect("error", episode, what, "copy or record it again; ingest leaves it out", detail)
 
 
-def check_notes(facts: DataFacts, limits: Limits) -> Iterator[Defect]:
+def check_notes(facts: DataFacts, limits: DoctorLimits) -> Iterator[Defect]:
     """Repeat what ingest corrects while it reads."""
     for problem in facts.notes:
         yield Defect("note", problem.path, problem.reason, "ingest copes; other programs may not")
 
 
-def check_counts(facts: DataFacts, limits: Limits) -> Iterator[Defect]:
+def check_counts(facts: DataFacts, limits: DoctorLimits) -> Iterator[Defect]:
     """Compare the numbers of frames, of rows, and of what the metadata states."""
     for table in facts.tables:
         if table.num_stated is not None and table.seconds is not None and len(table.seconds) != table.num_stated:
@@ -68,7 +68,7 @@ def check_counts(facts: DataFacts, limits: Limits) -> Iterator[Defect]:
             yield Defect("warning", video.episode, "the video has too many frames", remedy, numbers)
 
 
-def check_times(facts: DataFacts, limits: Limits) -> Iterator[Defect]:
+def check_times(facts: DataFacts, limits: DoctorLimits) -> Iterator[Defect]:
     """Find times that run backwards, stand still or jump."""
     for what, episode, seconds in _clocks(facts):
         steps = np.diff(seconds)
@@ -103,7 +103,7 @@ def _clocks(facts: DataFacts) -> Iterator[tuple[str, str, Float64[ndarray, " n"]
                 yield "times of frames", picture.episode, picture.seconds
 
 
-def check_drift(facts: DataFacts, limits: Limits) -> Iterator[Defect]:
+def check_drift(facts: DataFacts, limits: DoctorLimits) -> Iterator[Defect]:
     """Compare the times of frames with the times of their rows."""
     for video in facts.videos:
         if video.seconds is None or video.row_seconds is None or len(video.seconds) != len(video.row_seconds):
@@ -118,7 +118,7 @@ def check_drift(facts: DataFacts, limits: Limits) -> Iterator[Defect]:
             yield Defect(level, video.episode, "the video drifts against its rows", remedy, f"{worst:+.1f} frames")
 
 
-def check_rates(facts: DataFacts, limits: Limits) -> Iterator[Defect]:
+def check_rates(facts: DataFacts, limits: DoctorLimits) -> Iterator[Defect]:
     """Find episodes whose frame rate is not that of most."""
     rates = {picture.episode: round(picture.frames_per_s, 1) for picture in facts.pictures}
     for video in facts.videos:
@@ -134,7 +134,7 @@ def check_rates(facts: DataFacts, limits: Limits) -> Iterator[Defect]:
             )
 
 
-def check_lengths(facts: DataFacts, limits: Limits) -> Iterator[Defect]:
+def check_lengths(facts: DataFacts, limits: DoctorLimits) -> Iterator[Defect]:
     """Find episodes that are too short for a clip, and unusually long ones."""
     seconds = {episode: float(times[-1] - times[0]) for _, episode, times in _clocks(facts) if len(times)}
     seconds |= {picture.episode: picture.end_seconds for picture in facts.pictures if picture.episode not in seconds}
@@ -153,7 +153,7 @@ def check_lengths(facts: DataFacts, limits: Limits) -> Iterator[Defect]:
             yield Defect("note", episode, "much longer than the others", remedy, f"{length:.1f} s, mean {mean:.1f} s")
 
 
-def check_finite(facts: DataFacts, limits: Limits) -> Iterator[Defect]:
+def check_finite(facts: DataFacts, limits: DoctorLimits) -> Iterator[Defect]:
     """Find NaN and infinite values in tables."""
     for table in facts.tables:
         if table.seconds is not None and not np.isfinite(table.seconds).all():
@@ -166,7 +166,7 @@ def check_finite(facts: DataFacts, limits: Limits) -> Iterator[Defect]:
                 yield Defect("error", table.episode, f"{name} is NaN or infinite", remedy, detail)
 
 
-def check_constant(facts: DataFacts, limits: Limits) -> Iterator[Defect]:
+def check_constant(facts: DataFacts, limits: DoctorLimits) -> Iterator[Defect]:
     """Find columns, and values of columns, that never change."""
     for name, parts in _columns(facts).items():
         values = np.concatenate(parts)
@@ -180,7 +180,7 @@ def check_constant(facts: DataFacts, limits: Limits) -> Iterator[Defect]:
             yield Defect("note", "", f"{name} has values that never change", remedy, f"indices {_list(fixed)}")
 
 
-def check_still(facts: DataFacts, limits: Limits) -> Iterator[Defect]:
+def check_still(facts: DataFacts, limits: DoctorLimits) -> Iterator[Defect]:
     """Find values that hardly change in most episodes (a stuck actuator, or a joint that the task does not use)."""
     for name, parts in _columns(facts).items():
         parts = [part for part in parts if len(part) >= FEW_ROWS]
@@ -194,7 +194,7 @@ def check_still(facts: DataFacts, limits: Limits) -> Iterator[Defect]:
             yield Defect("note", "", f"{name} hardly changes in most episodes", "check the actuator", detail)
 
 
-def check_shift(facts: DataFacts, limits: Limits) -> Iterator[Defect]:
+def check_shift(facts: DataFacts, limits: DoctorLimits) -> Iterator[Defect]:
     """Find columns whose mean differs much between the first and the last quarter of the episodes."""
     for name, parts in _columns(facts).items():
         quarter = len(parts) // 4
@@ -209,14 +209,14 @@ def check_shift(facts: DataFacts, limits: Limits) -> Iterator[Defect]:
             yield Defect("note", "", f"{name} shifts between the first and the last episodes", remedy, detail)
 
 
-def check_licence(facts: DataFacts, limits: Limits) -> Iterator[Defect]:
+def check_licence(facts: DataFacts, limits: DoctorLimits) -> Iterator[Defect]:
     """Find data without a licence."""
     if "unknown" in facts.licences:
         remedy = "write it into a README or LICENSE beside the data, or ingest with --licence"
         yield Defect("warning", "", "the licence is unknown", remedy)
 
 
-def check_actions(facts: DataFacts, limits: Limits) -> Iterator[Defect]:
+def check_actions(facts: DataFacts, limits: DoctorLimits) -> Iterator[Defect]:
     """Find a LeRobot data set without actions."""
     if facts.format == "lerobot" and not any(name.startswith("action") for name in _columns(facts)):
         yield Defect("note", "", "there are no actions", "pretraining needs none; policies and world models do")
