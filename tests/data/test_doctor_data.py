@@ -88,6 +88,11 @@ PLANTED: dict[str, tuple[Callable[[], RecordedEpisode], tuple[str, str], str]] =
         f"{BAD}/top",
     ),
     "short": (lambda: RecordedEpisode(1, frames=block_frames(1, num=6)), ("warning", "lengths"), f"{BAD}/top"),
+    "idle": (
+        lambda: RecordedEpisode(1, state=np.maximum(np.arange(LENGTH), 14)[:, None] * np.ones((1, 2))),
+        ("note", "idle"),
+        BAD,
+    ),
     "nan": (
         lambda: RecordedEpisode(1, state=np.r_[np.ones((19, 2)), [[np.nan, 0]]]),
         ("error", "finite"),

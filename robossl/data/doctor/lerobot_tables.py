@@ -70,9 +70,11 @@ def _name(episode: LeRobotEpisode) -> str:
 
 def check_metadata(root: Path) -> list[Problem]:
     """Return what is wrong with the totals of `meta/info.json` and with `meta/stats.json`."""
-    found = []
+    found: list[Problem] = []
     info = json.loads((root / "meta" / "info.json").read_text(encoding="utf-8"))
     num_rows = sum(episode.length for episode in read_metadata(root).episodes)
+    if missing := [name for name in ("total_episodes", "total_frames") if name not in info]:
+        found.append(Problem("meta/info.json", f"lacks {' and '.join(missing)}, which lerobot needs"))
     if info.get("total_frames", num_rows) != num_rows:
         found.append(Problem("meta/info.json", f"says {info['total_frames']} frames, its episodes have {num_rows}"))
     stats = root / "meta" / "stats.json"

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Float64
 from numpy import ndarray
 
-from robossl.data.doctor.facts import DataFacts
+from robossl.data.doctor.facts import DataFacts, find_runs
 from robossl.data.doctor.finding import Defect, Level
 from robossl.data.doctor.limits import DoctorLimits
 from robossl.data.sources.lerobot_frames import MAX_MISSING_FRAMES
@@ -18,6 +18,7 @@ from robossl.data.sources.lerobot_frames import MAX_MISSING_FRAMES
 JUMP = 1.75  # a step of time that is longer than this many usual steps is a jump
 DRIFT, MUCH_DRIFT = 0.5, 3.0  # in frames: rows then pair with the neighbour of their frame; with a wrong frame
 STILL, MOST_EPISODES = 0.8, 0.5  # share of equal steps of a value that hardly moves, and the share of such episodes
+IDLE = 0.5  # share of an episode without a new action
 SHIFT = 3.0  # distance of the means of the first and the last quarter of the episodes, in standard deviations
 OUTLIER = 3.0  # distance of a length from the mean, in standard deviations
 FEW_ROWS, FEW_EPISODES = 10, 8  # with fewer, nothing is said about values that stay, or about what is usual
@@ -192,6 +193,19 @@ def check_still(facts: DataFacts, limits: DoctorLimits) -> Iterator[Defect]:
         if len(found):
             detail = f"indices {_list(found)}, up to {still[found].max():.0%} of the episodes"
             yield Defect("note", "", f"{name} hardly changes in most episodes", "check the actuator", detail)
+
+
+def check_idle(facts: DataFacts, limits: DoctorLimits) -> Iterator[Defect]:
+    """Find episodes in which the actions stay the same for more than `IDLE` of the time without a break."""
+    for table in facts.tables:
+        for name, values in table.columns.items():
+            if not name.startswith("action") or len(values) < FEW_ROWS:
+                continue
+            runs = find_runs((np.diff(values, axis=0) == 0).all(1))
+            longest = max((end - first for first, end in runs), default=0) / (len(values) - 1)
+            if longest > IDLE:
+                remedy = "cut the pause off, or check the recorder"
+                yield Defect("note", table.episode, f"{name} stays the same for long", remedy, f"{longest:.0%} of it")
 
 
 def check_shift(facts: DataFacts, limits: DoctorLimits) -> Iterator[Defect]:
