@@ -89,7 +89,8 @@ def write_data_set(root: Path, episodes: Sequence[RecordedEpisode], *, splits: d
     (root / "meta/stats.json").write_text(json.dumps({"action": {"mean": [0.0, 0.0]}}))
     values = {"dtype": "float32", "shape": [2], "names": ["x", "y"]}
     info = {
-        "codebase_version": "v2.1", "fps": FPS, "total_episodes": len(episodes), "total_frames": sum(line["length"] for line in lines),
+        "codebase_version": "v2.1", "fps": FPS, "total_episodes": len(episodes),
+        "total_frames": sum(line["length"] for line in lines),
         "splits": splits or {"train": f"0:{len(episodes)}"},
         "data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
         "video_path": "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
