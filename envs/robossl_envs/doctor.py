@@ -92,11 +92,19 @@ FAMILIES = {
 
 
 def command(argv: Sequence[str]) -> int:
-    """Run `robossl doctor [ENV_ID]`; return the exit code: 0 if nothing is missing, else 1."""
+    """Run `robossl doctor [ENV_ID]` or `robossl doctor data PATH`; return the exit code: 0 if all is well, else 1."""
     import tyro
+
+    if argv and argv[0] == "data":
+        from robossl.common.arguments import call
+        from robossl.data.doctor.command import doctor_data
+
+        return call(doctor_data, list(argv[1:]), prog="robossl doctor data")
 
     def doctor(env: str = "", /, *, module: str = "") -> int:
         """Say what an environment needs that is missing on this machine, and how to install it.
+
+        `robossl doctor data PATH` examines a data set or a store instead.
 
         Without an environment, check all families of environments that robossl knows.
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "ingest": ("robossl.data.ingest:ingest", "turn videos and images into a store, once"),
     "merge": ("robossl.data.merge:merge", "join stores, such as the parts that several machines ingested"),
     "info": ("robossl.data.describe:info", "say what a store holds"),
+    "stats": ("robossl.report.data_command:stats", "measure a store: hours, labels, brightness, motion, repetition"),
     "list": (
         "robossl.cli.listing:list_names",
         "list methods, factors, backbones, recipes and other names to choose from",

@@ -29,7 +29,10 @@ COMMANDS = {
         "put load on a server and say how old its answers are",
     ),
     "collect": ("robossl_envs.collect:collect", "play an environment and write what is seen as a LeRobot data set"),
-    "doctor": ("robossl_envs.doctor:command", "say what an environment lacks on this machine"),
+    "doctor": (
+        "robossl_envs.doctor:command",
+        "say what an environment lacks on this machine; `data PATH`: what would hurt in a data set",
+    ),
     "explore-loop": (
         "robossl_envs.explore:explore_loop",
         "look where an encoder finds things new, train it, look again",

@@ -75,3 +75,10 @@ def encode_jpeg(image: Image.Image, quality: int) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
     return buffer.getvalue()
+
+
+def resize_grey(pixels: UInt8[ndarray, "h w 3"], hw: tuple[int, int]) -> UInt8[ndarray, "h w"]:
+    """Return a frame in grey at a given height and width, each pixel the mean of the pixels that it covers."""
+    height, width = hw
+    small = Image.fromarray(pixels).resize((width, height), Image.Resampling.BOX, reducing_gap=2.0)
+    return np.asarray(small.convert("L"))
