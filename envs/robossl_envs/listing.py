@@ -18,4 +18,6 @@ def environments() -> dict[str, str]:
 def _about(kwargs: dict[str, Any]) -> str:
     module = pkgutil.resolve_name(kwargs["task"]).__module__
     about = (sys.modules[module].__doc__ or "").strip().partition("\n")[0].partition(": ")[2]
-    return f"{about.removesuffix('.')}; light, table and camera vary." if kwargs["vary"] else about
+    kinds = {"vary": "light, table and camera vary", "home": "the tool starts at its home"}
+    more = [said for name, said in kinds.items() if kwargs.get(name)]
+    return f"{'; '.join([about.removesuffix('.'), *more])}."
