@@ -66,22 +66,22 @@ def measure_ingest(data: Path, out: Path, short_side: int) -> None:
     )
 
 
-def write_million(path: Path, num_episodes: int, frames_each: int, num_shards: int = 200) -> None:
-    """Write a store that repeats one tiny picture a million times."""
+def write_million(path: Path, num_episodes: int, frames_each: int, num_shards: int = 200, name: str = "made") -> None:
+    """Write a store that repeats one tiny picture, such as a million times; `name` is that of its source."""
     (path / "shards").mkdir(parents=True)
     jpeg, per_shard = encode_jpeg(Image.new("RGB", (8, 8)), 50), num_episodes // num_shards
     entries: list[IndexEntry] = []
     for number in range(num_shards):
         records = []
-        with ShardWriter(path / "shards", f"{number}", {}) as shard:
+        with ShardWriter(path / "shards", f"{name}{number}", {}) as shard:
             for episode in range(per_shard):
                 for frame in range(frames_each):
                     shard.append(jpeg, frame / 30, (8, 8), episode, {})
                 key = f"{number * per_shard + episode:07d}"
-                records.append(UnitRecord("made", key, "", "", episode * frames_each, frames_each, hash=key))
+                records.append(UnitRecord(name, key, "", "", episode * frames_each, frames_each, hash=name + key))
             shard.finish(records)
-        entries += [IndexEntry(record, f"{number}", "train", {"scene": record.key[-1]}) for record in records]
-    write_manifest(path, write_index(path, Manifest(8, 50, (SourceEntry("made", "", "mp4"),)), entries))
+        entries += [IndexEntry(record, f"{name}{number}", "train", {"scene": record.key[-1]}) for record in records]
+    write_manifest(path, write_index(path, Manifest(8, 50, (SourceEntry(name, "", "mp4"),)), entries))
 
 
 def main() -> None:

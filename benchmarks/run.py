@@ -10,6 +10,7 @@ from pathlib import Path
 BENCHMARKS = (
     "bench_store",
     "bench_ingest",
+    "bench_scale",
     "bench_augment",
     "bench_train",
     "bench_methods",
