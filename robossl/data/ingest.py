@@ -19,6 +19,7 @@ from robossl.common.counts import format_count
 from robossl.common.cpus import num_cpus
 from robossl.common.paths import StrPath
 from robossl.common.progress import Progress
+from robossl.common.ray_tasks import map_on_ray
 from robossl.data.index import IndexEntry, count_unlisted, merge_entries, problems_of, read_entries, write_index
 from robossl.data.ingest_report import IngestReport, check_disk
 from robossl.data.jobs import plan_jobs, run_jobs
@@ -29,6 +30,7 @@ from robossl.data.parts import parse_part
 from robossl.data.shards import read_records
 from robossl.data.source import SourceOptions
 from robossl.data.store import Store, open_store
+from robossl.data.worker import write_shard
 from robossl.errors import InputError
 
 SHORT_SIDE, QUALITY = 256, 90  # defaults of a new store: shorter side in pixels, JPEG quality
@@ -48,6 +50,7 @@ def ingest(
     quality: int | None = None,
     workers: int | None = None,
     part: str | None = None,
+    on: Literal["local", "ray"] = "local",
     strict: bool = False,
 ) -> Store:
     """Read videos and images once and add their frames to a store; create the store if it is new.
@@ -76,6 +79,8 @@ def ingest(
         workers: number of worker processes. If not given: one per available CPU.
         part: read only one part of the episodes, such as 3/16 for the third of 16 parts, so that several machines share
             the work. Each part needs its own `out`; `robossl merge` joins them.
+        on: where workers run: `local`, or `ray`, the Ray cluster that RAY_ADDRESS names. All its machines must see the
+            sources and `out` at the same paths.
         strict: stop with an error if a file must be skipped or corrected.
 
     Raises:
@@ -109,17 +114,23 @@ def ingest(
         if strict:
             _refuse([(one.entry.name, one.listing.skipped) for one in listed])
             _refuse([(one.entry.name, one.listing.notes) for one in listed])
-        _add_units(out, manifest, listed, max_workers=workers or num_cpus(), strict=strict)
+        _add_units(out, manifest, listed, on=on, max_workers=workers or num_cpus(), strict=strict)
     return open_store(out)
 
 
 def _add_units(
-    out: Path, manifest: Manifest, listed: Sequence[ListedSource], *, max_workers: int, strict: bool
+    out: Path,
+    manifest: Manifest,
+    listed: Sequence[ListedSource],
+    *,
+    on: Literal["local", "ray"],
+    max_workers: int,
+    strict: bool,
 ) -> None:
     """Write the units (episodes) that are not stored yet, then the index and the manifest."""
     finished = _read_finished(out)
     stored = {name: {key for key in found if not found[key].record.reason} for name, found in finished.items()}
-    jobs = plan_jobs(out, manifest, listed, stored)
+    jobs = plan_jobs(out.absolute(), manifest, listed, stored)  # workers may run elsewhere
     num_frames, workers = sum(job.num_frames for job in jobs), min(max_workers, max(1, len(jobs)))
     with Progress(unit="frames") as progress:
         report = IngestReport(progress, out)
@@ -127,7 +138,7 @@ def _add_units(
         check_disk(out, num_frames, manifest.short_side)
         write_manifest(out, manifest)
         report.advance(0, num_frames)
-        for job, problems in run_jobs(jobs, workers):
+        for job, problems in map_on_ray(write_shard, jobs) if on == "ray" else run_jobs(jobs, workers):
             report.problems(job.source, problems)
             report.advance(job.num_frames, num_frames)
             if strict:

@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import UInt8
@@ -16,6 +16,9 @@ from numpy import ndarray
 
 from robossl.common.atomic_io import check_out, share
 from robossl.common.paths import StrPath
+from robossl.data.parts import parse_part
+from robossl.data.store import open_store
+from robossl.encoders.embed_table import EncoderSource, embed_store
 from robossl.encoders.inference import FrameEncoder, load_encoder
 from robossl.errors import InputError, ResourceError, reason
 
@@ -35,6 +38,7 @@ def embed(
     device: str = "cpu",
     batch_size: int = 32,
     part: str | None = None,
+    on: Literal["local", "ray"] = "local",
 ) -> Path:
     """Write the features of frames and the card of their encoder to a file, or to a folder of parquet files.
 
@@ -54,6 +58,8 @@ def embed(
         device: cpu or cuda.
         batch_size: Frames that go through the encoder together.
         part: Write only one part of a folder's files, such as 3/16, so that several machines share the work.
+        on: Where a folder's files are computed: local, or ray, the Ray cluster that RAY_ADDRESS names. All its machines
+            must see the encoder, the store and `out` at the same paths.
 
     Raises:
         InputError: there is no such encoder, frame, output or device; `out` ends in another suffix, or holds features
@@ -65,9 +71,12 @@ def embed(
     if out.suffix not in ("", *_OUT):
         raise InputError(f"out must end in {' or '.join(_OUT)}, or be a folder without a suffix, got {out}")
     if not out.suffix:
-        return _embed_table(source, places, out, split, outputs, device, batch_size, part)
-    if part is not None:
-        raise InputError(f"part {part} needs a folder of parquet files as out, got {out}")
+        place = Path(source)
+        opened = EncoderSource(str(place.absolute()) if place.exists() else str(source), device, outputs, batch_size)
+        return _embed_table(opened, places, out, split, part, on)
+    if part is not None or on != "local":
+        said = f"part {part}" if part is not None else f"on {on}"
+        raise InputError(f"{said} needs a folder of parquet files as out, got {out}")
     check_out(out)
     encode = load_encoder(source, device=device, outputs=outputs, batch_size=batch_size)
     names, features = embed_frames(encode, read_frames(places, split=split), batch_size=batch_size)
@@ -78,25 +87,16 @@ def embed(
 
 
 def _embed_table(
-    source: StrPath,
-    places: Sequence[Path],
-    out: Path,
-    split: str | None,
-    outputs: tuple[str, ...],
-    device: str,
-    batch_size: int,
-    part: str | None,
+    opened: EncoderSource, places: Sequence[Path], out: Path, split: str | None, part: str | None, on: str
 ) -> Path:
-    from robossl.data.parts import parse_part
-    from robossl.data.store import open_store
-    from robossl.encoders.embed_table import embed_store
-
     if len(places) != 1:
         raise InputError(f"out {out} is a folder, which takes one store, got {len(places)} sources")
     dealt = parse_part(part) if part else None
     store = open_store(places[0])
-    encode = load_encoder(source, device=device, outputs=outputs, batch_size=batch_size)
-    num_frames = embed_store(encode, store, out, split=split, part=dealt, batch_size=batch_size)
+    size = opened.batch_size
+    encode = load_encoder(opened.source, device=opened.device, outputs=opened.outputs, batch_size=size)
+    workers = opened if on == "ray" else None
+    num_frames = embed_store(encode, store, out.resolve(), split=split, part=dealt, batch_size=size, on_ray=workers)
     print(f"{out}: {num_frames} frames, by {encode.card.name} ({encode.card.digest[:12]})")
     return out
 

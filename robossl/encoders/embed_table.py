@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +18,35 @@ from numpy import ndarray
 
 from robossl.common.atomic_io import atomic_write, check_folder, raise_disk_full
 from robossl.common.progress import Progress
+from robossl.common.ray_tasks import map_on_ray
 from robossl.data.parts import Part
-from robossl.data.store import Store
-from robossl.encoders.inference import FrameEncoder
+from robossl.data.store import Store, open_store
+from robossl.encoders.inference import FrameEncoder, load_encoder
 from robossl.errors import InputError
 
 FILE_ROWS = 4096  # frames in a file; a run that is killed computes at most one file again
 ABOUT = b"robossl"  # key of the files' metadata: what they were computed from, in JSON
 CARD = b"robossl.card"
+
+
+@dataclass(frozen=True, slots=True)
+class FileJob:
+    """One file to write."""
+
+    path: Path
+    rows: Int64[ndarray, " n"]  # rows of the store
+    about: Mapping[str, object]
+    batch_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderSource:
+    """How a worker process opens the encoder: the arguments of `load_encoder`."""
+
+    source: str
+    device: str
+    outputs: tuple[str, ...]
+    batch_size: int
 
 
 def embed_store(
@@ -35,6 +58,7 @@ def embed_store(
     part: Part | None = None,
     batch_size: int = 32,
     file_rows: int = FILE_ROWS,
+    on_ray: EncoderSource | None = None,
 ) -> int:
     """Write the features of a store's frames to `out`, skipping the files that are there; return the number of frames.
 
@@ -50,10 +74,11 @@ def embed_store(
         part: Write only the files of this part, so that several processes or machines share the work.
         batch_size: Frames that go through the encoder together.
         file_rows: Frames in a file.
+        on_ray: How the workers of a Ray cluster open the encoder; None to write the files in this process.
 
     Raises:
         InputError: no such split, or `out` holds features of another store or encoder.
-        ResourceError: the disk is full.
+        ResourceError: the disk is full, or a Ray cluster cannot be used.
     """
     rows = store.rows(split)
     about = {"content_hash": store.content_hash, "encoder": encode.card.digest, "split": split, "file_rows": file_rows}
@@ -61,18 +86,55 @@ def embed_store(
     _check_files(out, about)
     starts = range(0, len(rows), file_rows)
     own = [start for number, start in enumerate(starts) if part is None or number % part.count == part.number - 1]
+    jobs = [
+        FileJob(out / f"frames_{start:010d}.parquet", rows[start : start + file_rows], about, batch_size)
+        for start in own
+    ]
+    total, missing = sum(len(job.rows) for job in jobs), [job for job in jobs if not job.path.exists()]
     with Progress(unit="frames") as progress, raise_disk_full(out):
-        total = sum(len(rows[start : start + file_rows]) for start in own)
-        for start in own:
-            chosen, path = rows[start : start + file_rows], out / f"frames_{start:010d}.parquet"
-            if not path.exists():
-                for left in out.glob(f"{path.name}.*.tmp"):  # a killed run left it
-                    left.unlink()
-                table = _features(encode, store, chosen, batch_size, about)
-                with atomic_write(path) as aside:
-                    pq.write_table(table, aside, compression="zstd")
-            progress.advance("embedded", len(chosen), total)
+        progress.advance("embedded", total - sum(len(job.rows) for job in missing), total)
+        for job in _run(missing, encode, store, on_ray):
+            progress.advance("embedded", len(job.rows), total)
     return total
+
+
+def _run(
+    jobs: Sequence[FileJob], encode: FrameEncoder, store: Store, on_ray: EncoderSource | None
+) -> Iterator[FileJob]:
+    """Write files; yield the job of each when it is written."""
+    if on_ray is None:
+        for job in jobs:
+            write_file(job, encode, store)
+            yield job
+        return
+    place = store.path.resolve()
+    for (_, _, job), _ in map_on_ray(_write_file_there, [(on_ray, place, job) for job in jobs]):
+        yield job
+
+
+def _write_file_there(item: tuple[EncoderSource, Path, FileJob]) -> None:
+    """Write a file in a worker of Ray, which keeps the encoder and the store open for the next file."""
+    source, store, job = item
+    write_file(job, _load(source), _open(store))
+
+
+@functools.lru_cache(maxsize=1)
+def _load(source: EncoderSource) -> FrameEncoder:
+    return load_encoder(source.source, device=source.device, outputs=source.outputs, batch_size=source.batch_size)
+
+
+@functools.lru_cache(maxsize=1)
+def _open(path: Path) -> Store:
+    return open_store(path)
+
+
+def write_file(job: FileJob, encode: FrameEncoder, store: Store) -> None:
+    """Compute the features of a file's rows, and write it in one step."""
+    for left in job.path.parent.glob(f"{job.path.name}.*.tmp"):  # a killed run left it
+        left.unlink()
+    table = _features(encode, store, job)
+    with raise_disk_full(job.path.parent), atomic_write(job.path) as aside:
+        pq.write_table(table, aside, compression="zstd")
 
 
 def _check_files(out: Path, about: Mapping[str, object]) -> None:
@@ -88,10 +150,9 @@ def _check_files(out: Path, about: Mapping[str, object]) -> None:
             )
 
 
-def _features(
-    encode: FrameEncoder, store: Store, rows: Int64[ndarray, " n"], batch_size: int, about: Mapping[str, object]
-) -> pa.Table:
-    parts = [encode(frames) for frames in _batches(store, rows, batch_size)]
+def _features(encode: FrameEncoder, store: Store, job: FileJob) -> pa.Table:
+    rows = job.rows
+    parts = [encode(frames) for frames in _batches(store, rows, job.batch_size)]
     episodes = store.episode_of(rows)
     columns: dict[str, Any] = {
         "episode": pa.array(store.episode_id[episodes]).dictionary_encode(),
@@ -105,7 +166,7 @@ def _features(
         shapes[name] = list(values.shape[1:])
         flat = values.reshape(len(values), -1)
         columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), flat.shape[1])
-    metadata = {ABOUT: json.dumps(about), CARD: encode.card.to_json(), b"robossl.shapes": json.dumps(shapes)}
+    metadata = {ABOUT: json.dumps(dict(job.about)), CARD: encode.card.to_json(), b"robossl.shapes": json.dumps(shapes)}
     return pa.table(columns).replace_schema_metadata(metadata)
 
 
