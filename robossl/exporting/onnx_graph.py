@@ -6,6 +6,7 @@ The graph may end in a policy, whose action is one more output.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping
 from typing import Literal
 
@@ -140,15 +141,18 @@ def _trace(
     dims: dict[str, dict[int, torch.export.Dim]],
     outputs: tuple[str, ...],
 ) -> onnx.ModelProto:
-    program = torch.onnx.export(
-        module.eval(),
-        tuple(examples.values()),
-        dynamo=True,
-        dynamic_shapes=dims,
-        input_names=list(examples),
-        output_names=list(outputs),
-        opset_version=OPSET,
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        # Frames and state share the axis "batch" on purpose.
+        warnings.filterwarnings("ignore", message="# The axis name: batch will not be used")
+        program = torch.onnx.export(
+            module.eval(),
+            tuple(examples.values()),
+            dynamo=True,
+            dynamic_shapes=dims,
+            input_names=list(examples),
+            output_names=list(outputs),
+            opset_version=OPSET,
+            verbose=False,
+        )
     assert program is not None
     return program.model_proto

@@ -32,13 +32,13 @@ class Gates:
     max_relative_difference: float  # largest difference, divided by the largest magnitude of the output
     # Largest difference of keypoints, divided by their largest magnitude. The unit of keypoints is half a frame side.
     # If the largest magnitude is 1, a difference of 0.001 is a ninth of a pixel in a frame of 224 px.
-    # The same limit holds for actions. Of these, 0.001 is at most about a thousandth of half the range.
+    # Actions have the same limit.
     max_keypoint_difference: float
 
 
 # Keypoints have their own limit, because their softmax over positions amplifies the rounding errors of the feature map.
 # With a ResNet-50, the relative difference from torch is up to 1.6e-4 for keypoints, but only 2e-6 for the feature map.
-# Actions share it, because a policy divides features by their standard deviation, which is small if they hardly vary.
+# Actions share this limit, because a policy amplifies rounding errors too: it divides features by their deviation.
 GATES = {"fp32": Gates(0.99999, 1e-4, 1e-3), "fp16": Gates(0.999, 5e-2, 5e-2)}
 
 

@@ -122,7 +122,7 @@ class PolicyTail(ActionModule):
 
     def forward(self, features: Float[Tensor, "b ..."], state: Float[Tensor, "b v"] | None) -> Float[Tensor, "b a"]:
         """Return actions."""
-        vectors = features.new_zeros((len(features), 0)) if state is None else state
+        vectors = features.new_zeros((features.shape[0], 0)) if state is None else state
         return self.policy.act(features, vectors)
 
 

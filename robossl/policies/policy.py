@@ -153,7 +153,8 @@ class Policy(nn.Module):
         """Return actions for features (b x stack, ...) that the network, if the policy trains one, has made."""
         parts = [self.vector(vectors)]
         if self.head is not None:
-            parts.insert(0, self.head(self.features(seen)).reshape(len(vectors), -1))
+            # A graph would keep the batch size that len() returns.
+            parts.insert(0, self.head(self.features(seen)).reshape(vectors.shape[0], -1))
         actions: Tensor = self.body(torch.cat(parts, 1))
         return actions
 
