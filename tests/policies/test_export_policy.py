@@ -237,7 +237,7 @@ def test_the_cards_of_encoders_stay_as_they_were(models: Path, tiny_models: Path
 
 def test_a_fixed_batch_is_filled_up_and_bound(measured: tuple[Path, TransferResult], tmp_path: Path) -> None:
     fixed = robossl.export_policy(measured[0], out=tmp_path, fixed_hw=(60, 80), fixed_batch=2, outputs=())
-    assert fixed == tmp_path / "test_resnet-Chase-v0" / "1"
+    assert fixed == tmp_path / "random-test_resnet-Chase-v0" / "1"
     policy = robossl.load_policy(fixed)
     assert list(policy.card.outputs) == ["action"]
     wanted = act_in_torch(*measured, FRAMES, STATE)
@@ -262,7 +262,6 @@ def test_tensorrt_takes_a_state_in_one_shape_only(models: Path) -> None:
         (["--seed", "1"], "has policies of the seeds 0, got 1"),
         (["--encoder", "nowhere"], "if its encoder was moved, name the place with --encoder"),
         (["--encoder", "random:test_vit"], "were trained with"),
-        (["--encoder", "grpc://robot:1/mine"], "whose weights are not at hand; measure its run or encoder folder"),
     ],
 )
 def test_what_cannot_be_exported_is_refused(
@@ -285,7 +284,11 @@ def test_several_frames_or_a_damaged_policy_are_refused(measured: tuple[Path, Tr
     with pytest.raises(robossl.InputError, match=r"policy\.safetensors is not the policy .*; measure it again"):
         robossl.export_policy(copied, out=tmp_path / "models")
     result = copied / "transfer.json"
-    result.write_text(result.read_text().replace('"stack": 1', '"stack": 3'))
+    given = result.read_text()
+    result.write_text(given.replace('"source": "random:test_resnet"', '"source": "grpc://robot:1/mine"'))
+    with pytest.raises(robossl.InputError, match="whose weights are not at hand; measure its run or encoder folder"):
+        robossl.export_policy(copied, out=tmp_path / "models")
+    result.write_text(given.replace('"stack": 1', '"stack": 3'))
     with pytest.raises(robossl.InputError, match=r"see 3 frames at once, .*; measure with --stack 1 to export"):
         robossl.export_policy(copied, out=tmp_path / "models")
 
