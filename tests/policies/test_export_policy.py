@@ -235,6 +235,7 @@ def test_the_cards_of_encoders_stay_as_they_were(models: Path, tiny_models: Path
         assert EncoderCard.from_json(text).to_json() == text
 
 
+@pytest.mark.slow
 def test_a_fixed_batch_is_filled_up_and_bound(measured: tuple[Path, TransferResult], tmp_path: Path) -> None:
     fixed = robossl.export_policy(measured[0], out=tmp_path, fixed_hw=(60, 80), fixed_batch=2, outputs=())
     assert fixed == tmp_path / "random-test_resnet-Chase-v0" / "1"
@@ -293,6 +294,7 @@ def test_several_frames_or_a_damaged_policy_are_refused(measured: tuple[Path, Tr
         robossl.export_policy(copied, out=tmp_path / "models")
 
 
+@pytest.mark.slow
 def test_an_encoder_that_was_trained_with_its_policy(tmp_path: Path) -> None:
     out = tmp_path / "transfer"
     result = robossl.transfer(ENCODER, out=out, tune="last", head="keypoints", **{**QUICK, "rollouts": 1})
