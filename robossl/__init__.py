@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from robossl.policies.api import transfer as transfer
     from robossl.policies.calibration.api import calibrate as calibrate
     from robossl.policies.calibration.result import CalibrationResult as CalibrationResult
+    from robossl.policies.export_policy import export_policy as export_policy
+    from robossl.policies.load import LoadedPolicy as LoadedPolicy
+    from robossl.policies.load import load_policy as load_policy
     from robossl.policies.result import TransferResult as TransferResult
     from robossl.probes.api import probe as probe
     from robossl.probes.result import Report as Report
@@ -57,6 +60,8 @@ _LAZY = {
     "probe": "robossl.probes.api:probe",
     "transfer": "robossl.policies.api:transfer",
     "calibrate": "robossl.policies.calibration.api:calibrate",
+    "export_policy": "robossl.policies.export_policy:export_policy",
+    "load_policy": "robossl.policies.load:load_policy",
     "Store": "robossl.data.store:Store",
     "RunConfig": "robossl.training.run_config:RunConfig",
     "Run": "robossl.training.runs:Run",
@@ -64,6 +69,7 @@ _LAZY = {
     "Scores": "robossl.evaluation.result:Scores",
     "Report": "robossl.probes.result:Report",
     "TransferResult": "robossl.policies.result:TransferResult",
+    "LoadedPolicy": "robossl.policies.load:LoadedPolicy",
     "CalibrationResult": "robossl.policies.calibration.result:CalibrationResult",
     "Method": "robossl.methods.base:Method",
     "Loss": "robossl.methods.base:Loss",

@@ -33,6 +33,8 @@ class EnvFacts:
 
     factors: tuple[str, ...]
     proprioception_dim: int
+    proprioception_names: tuple[str, ...]
+    action_range: tuple[tuple[float, ...], tuple[float, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,12 @@ class EpisodePlayer:
         env = self._env(0)
         observation, info = env.reset(seed=0)
         factors = env.get_wrapper_attr("factors") if env.has_wrapper_attr("factors") else ()
-        return EnvFacts(tuple(factors), len(state_columns(observation, info).get(STATE, ())))
+        dim = len(state_columns(observation, info).get(STATE, ()))
+        known = env.get_wrapper_attr("state_names") if env.has_wrapper_attr("state_names") else {}
+        names = tuple(map(str, known.get("agent_state", ())))
+        low, high = (self._middle - self._half).ravel(), (self._middle + self._half).ravel()
+        ends = tuple(map(float, low)), tuple(map(float, high))
+        return EnvFacts(tuple(factors), dim, names if len(names) == dim else (), ends)
 
     def demonstrate(self, scene: int, noise: float) -> dict[str, ndarray]:
         """Play the expert in a scene; return what was seen and done by name, or {} if the expert failed."""

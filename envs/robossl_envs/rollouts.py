@@ -61,6 +61,7 @@ class EnvSimulator:
             self._end()
             raise
         self.factors, self.proprioception_dim = facts.factors, facts.proprioception_dim
+        self.proprioception_names, self.action_range = facts.proprioception_names, facts.action_range
 
     def __enter__(self) -> Self:
         return self

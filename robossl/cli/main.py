@@ -42,6 +42,10 @@ COMMANDS = {
         "robossl.policies.command:transfer",
         "measure whether encoders help policies, clean and under nuisances",
     ),
+    "export-policy": (
+        "robossl.policies.export_policy:export_policy",
+        "write a policy of transfer and its encoder as one verified ONNX model",
+    ),
     "calibrate": (
         "robossl.policies.calibration.command:calibrate",
         "say what the verdicts of probes are worth, measured on policies",

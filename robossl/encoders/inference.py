@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 from numpy import ndarray
-from robossl_client.card import EncoderCard
+from robossl_client.card import ACTION, EncoderCard
+from robossl_client.states import as_state, state_problem
 
 from robossl.common.checks import check_range
 from robossl.common.paths import StrPath
@@ -84,7 +85,7 @@ class TorchEncoder:
 
         from robossl.encoders.encoder import named_outputs
 
-        def run(part: ndarray) -> list[ndarray]:
+        def run(part: ndarray, at: int) -> list[ndarray]:
             pixels = self.encoder.preprocess(torch.from_numpy(part).to(self._device))
             named = named_outputs(self.encoder(pixels))
             return [named[name].cpu().numpy() for name in self._outputs]
@@ -106,7 +107,7 @@ class OnnxEncoder:
         path: A version folder or its model.onnx.
         provider: cpu, cuda or tensorrt.
         threads: Number of threads in a call; by default one for each CPU that this process may use.
-        outputs: Names of the outputs to return; by default all outputs in the card.
+        outputs: Names of the outputs to return; by default all outputs in the card but an action.
         batch_size: Frames that go through the model together.
         gpu: How a GPU runs the model.
     """
@@ -136,9 +137,16 @@ class OnnxEncoder:
     def __repr__(self) -> str:
         return f"OnnxEncoder({describe(self.card, self._outputs)})"
 
-    def __call__(self, frames: UInt8[ndarray, "b h w 3"]) -> dict[str, ndarray]:
-        """Return features of frames; see `FrameEncoder`."""
+    def __call__(
+        self, frames: UInt8[ndarray, "b h w 3"], state: Float32[ndarray, "b v"] | None = None
+    ) -> dict[str, ndarray]:
+        """Return features of frames, and the action if it was chosen; see `FrameEncoder`. Only an action needs a state.
+
+        Raises:
+            InputError: the model does not take these frames or this state.
+        """
         check_array(frames)
+        state = checked_state(self.card, state, num_frames=len(frames), outputs=self._outputs)
         fixed_hw = self.card.input.fixed_hw
         if fixed_hw is not None and frames.shape[1:3] != fixed_hw:
             raise InputError(
@@ -146,8 +154,9 @@ class OnnxEncoder:
                 "resize them, or export without --fixed-hw"
             )
 
-        def run(part: ndarray) -> list[ndarray]:
-            return list(self._run(part, self._outputs).values())
+        def run(part: ndarray, at: int) -> list[ndarray]:
+            part_state = None if state is None else state[at : at + len(part)]
+            return list(self._run(part, self._outputs, part_state).values())
 
         return dict(zip(self._outputs, _in_batches(run, frames, self._batch_size), strict=True))
 
@@ -169,7 +178,7 @@ def load_encoder(
             weights from a file), or `pip:NAME` (weights in a package, docs/starting_points.md).
         device: cpu or cuda; encoders in torch also take cuda:N. A server ignores this and uses its own device.
         outputs: Names of the outputs to return: pooled (d), cls (d), dense (c, h, w), keypoints (c, 2). By default all
-            that the encoder has.
+            that the encoder has. `load_policy` returns actions.
         batch_size: Frames that go through the encoder together.
         token: File with the token of a server.
         ca: PEM file of the authority that signed the certificate of a server. None turns encryption off.
@@ -264,7 +273,9 @@ def describe(card: EncoderCard, outputs: Sequence[str]) -> str:
 
 
 def choose_outputs(card: EncoderCard, outputs: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the chosen outputs, or all outputs in the encoder's card (description) if none is chosen.
+    """Return the chosen outputs, or all features in the encoder's card (description) if none is chosen.
+
+    The action of a policy is no feature; it is returned only if it is chosen.
 
     Raises:
         InputError: the encoder has no such output.
@@ -272,7 +283,25 @@ def choose_outputs(card: EncoderCard, outputs: Sequence[str] | None) -> tuple[st
     for name in outputs or ():
         if name not in card.outputs:
             raise InputError(suggest_name(f"output of {card.name}", name, card.outputs))
-    return tuple(outputs or card.outputs)
+    return tuple(outputs or (name for name in card.outputs if name != ACTION))
+
+
+def checked_state(
+    card: EncoderCard, state: object, *, num_frames: int, outputs: Sequence[str]
+) -> Float32[ndarray, "b v"] | None:
+    """Return the state for a model as float32, or None if it needs none and got none.
+
+    Raises:
+        InputError: the state is missing, is not one finite row for each frame, or the model takes none.
+    """
+    try:
+        values: Float32[ndarray, "b v"] | None = as_state(state)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    problem = state_problem(card, values, num_frames=num_frames, outputs=outputs)
+    if problem is not None:
+        raise InputError(problem)
+    return values
 
 
 def check_array(frames: object) -> None:
@@ -288,11 +317,11 @@ def check_array(frames: object) -> None:
         )
 
 
-def _in_batches(run: Callable[[ndarray], list[ndarray]], frames: ndarray, batch_size: int) -> list[ndarray]:
+def _in_batches(run: Callable[[ndarray, int], list[ndarray]], frames: ndarray, batch_size: int) -> list[ndarray]:
     check_array(frames)
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or frames.size == 0:
         one = "; one frame is frames[None]" if frames.ndim == 3 else ""
         raise InputError(f"frames must be uint8 RGB (b, h, w, 3), b at least 1; got {frames.dtype} {frames.shape}{one}")
     frames = np.ascontiguousarray(frames)
-    parts = [run(frames[start : start + batch_size]) for start in range(0, len(frames), batch_size)]
+    parts = [run(frames[start : start + batch_size], start) for start in range(0, len(frames), batch_size)]
     return [np.concatenate(part) for part in zip(*parts, strict=True)]

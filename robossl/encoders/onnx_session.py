@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robossl_client.card import CardError, EncoderCard
+from robossl_client.card import STATE, CardError, EncoderCard
 
 from robossl.common.cpus import num_cpus
 from robossl.encoders.engine_cache import EnginePlace, engine_place, with_engines
@@ -23,6 +23,7 @@ from robossl.encoders.providers import (
     provider_list,
     shape_profile,
 )
+from robossl.encoders.run_session import input_specs
 from robossl.errors import InputError, reason
 
 if TYPE_CHECKING:
@@ -141,6 +142,11 @@ def session_providers(
         raise InputError("TensorRT needs the card of the model; pass an exported model, or choose cpu or cuda")
     if card.precision == "fp16" and gpu.precision == "fp32":
         gpu = replace(gpu, precision="fp16")  # the graph itself is in fp16
+    if STATE in input_specs(card) and not is_fixed(card.input.tensor.shape):
+        raise InputError(
+            f"TensorRT runs a policy with a state in one shape only; export {card.name} with --fixed-hw H W "
+            "--fixed-batch 1, or choose the provider cuda"
+        )
     profile = shape_profile(card.input, best_batch=gpu.best_batch, max_batch=max_batch)
     return provider_list(provider, gpu, profile=profile, engines=engines)
 

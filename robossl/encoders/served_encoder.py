@@ -9,14 +9,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 from numpy import ndarray
 from robossl_client.card import EncoderCard
 
 from robossl.common.paths import StrPath
 from robossl.common.plugins import ENCODERS
 from robossl.encoders.credentials import read_credentials
-from robossl.encoders.inference import check_array, describe
+from robossl.encoders.inference import check_array, checked_state, describe
 from robossl.errors import InputError, ResourceError, reason
 
 MESSAGE_BYTES = 16 * 2**20  # maximum size of the pixels in one call; half of what servers accept by default
@@ -61,7 +61,7 @@ class ServedEncoder:
         try:
             with connect() as asked:
                 self.card: EncoderCard = asked.card
-            self._outputs = choose(self.card)
+            self._outputs = tuple(choose(self.card))
             self._client = connect(outputs=self._outputs)
         except Exception as error:
             raise self._translate(error) from error
@@ -69,17 +69,25 @@ class ServedEncoder:
     def __repr__(self) -> str:
         return f"ServedEncoder({self._source}, {describe(self.card, self._outputs)})"
 
-    def __call__(self, frames: UInt8[ndarray, "b h w 3"]) -> dict[str, ndarray]:
+    def __call__(
+        self, frames: UInt8[ndarray, "b h w 3"], state: Float32[ndarray, "b v"] | None = None
+    ) -> dict[str, ndarray]:
         """Return the features of frames by output name; large batches are split into calls that the server accepts.
 
+        Only the action of a policy needs a state.
+
         Raises:
-            InputError: `frames` is no array, the server refuses them, or it replaced the encoder.
+            InputError: `frames` is no array, the server refuses them or the state, or it replaced the encoder.
             ResourceError: the server does not answer.
         """
         check_array(frames)
+        state = checked_state(self.card, state, num_frames=len(frames), outputs=self._outputs)
         size = max(1, MESSAGE_BYTES // max(1, frames[:1].nbytes))
         try:
-            parts = [self._client(frames[start : start + size]) for start in range(0, len(frames), size)]
+            parts = [
+                self._client(frames[start : start + size], state=None if state is None else state[start : start + size])
+                for start in range(0, len(frames), size)
+            ]
         except Exception as error:
             raise self._translate(error) from error
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -8,22 +8,23 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import torch
 from jaxtyping import UInt8
 from numpy import ndarray
-from robossl_client.card import EncoderCard, TensorSpec
+from robossl_client.card import ACTION, EncoderCard, TensorSpec
 
 from robossl.common.checks import check_range
 from robossl.common.paths import StrPath
-from robossl.encoders.cards import open_encoder
+from robossl.encoders.cards import open_encoder, torch_card
 from robossl.encoders.encoder import Encoder
 from robossl.encoders.find import find_encoder, find_model
 from robossl.encoders.inference import OnnxEncoder, TorchEncoder, choose_outputs
 from robossl.encoders.onnx_session import DIGEST_KEY, check_model_file, file_sha256, read_card
-from robossl.encoders.run_session import fixed_batch_of
+from robossl.encoders.run_session import fixed_batch_of, input_specs
 from robossl.errors import InputError, reason
 from robossl.exporting import triton_layout
-from robossl.exporting.onnx_graph import Precision, to_onnx
-from robossl.exporting.parity import BATCHES, GATES, check_parity, frame_sizes, natural_frames
+from robossl.exporting.onnx_graph import ActionModule, Precision, to_onnx
+from robossl.exporting.parity import BATCHES, GATES, FeatureFn, check_parity, frame_sizes, natural_frames, sample_states
 
 
 def export(
@@ -72,11 +73,45 @@ def export(
         PosixPath('models/tiny/1')
     """
     run, out = Path(run), Path(out)
-    check_range(1, max_batch=max_batch, fixed_hw=fixed_hw and min(fixed_hw), fixed_batch=fixed_batch)
     folder = find_encoder(run)
     if folder is None:
         raise InputError(f"{run} holds no encoder; pass a run folder (RUN or RUN/encoder)")
     encoder, card = open_encoder(folder)
+    return write_model(
+        encoder,
+        card,
+        out=out,
+        name=name,
+        version=version,
+        fixed_hw=fixed_hw,
+        fixed_batch=fixed_batch,
+        outputs=outputs,
+        precision=precision,
+        store=store,
+        max_batch=max_batch,
+    )
+
+
+def write_model(
+    encoder: Encoder,
+    card: EncoderCard,
+    *,
+    out: Path,
+    name: str | None,
+    version: int | None,
+    fixed_hw: tuple[int, int] | None,
+    fixed_batch: int | None,
+    outputs: tuple[str, ...],
+    precision: Precision,
+    store: StrPath | None,
+    max_batch: int,
+    policy: ActionModule | None = None,
+) -> Path:
+    """Write an encoder, and the policy behind it if there is one; see `export`.
+
+    With a policy, the card says so, and `outputs` may name its action.
+    """
+    check_range(1, max_batch=max_batch, fixed_hw=fixed_hw and min(fixed_hw), fixed_batch=fixed_batch)
     name = name or card.name
     version = triton_layout.choose_version(out, name=name, version=version)
     chosen = {output: card.outputs[output] for output in choose_outputs(card, outputs)}
@@ -90,12 +125,15 @@ def export(
         input=replace(card.input, fixed_hw=fixed_hw, tensor=frames),
         outputs={name: TensorSpec(spec.dtype, (batch, *spec.shape[1:])) for name, spec in chosen.items()},
     )
+    if card.policy is not None and card.policy.state is not None:
+        state = replace(card.policy.state, shape=(batch, *card.policy.state.shape[1:]))
+        card = replace(card, policy=replace(card.policy, state=state))
     config = triton_layout.triton_config(card, max_batch=max_batch)
     triton_layout.check_config(out, name=name, config=config)
     cases = parity_cases(card, store=store)
     _announce(encoder, card, num_frames=sum(map(len, cases)))
     with triton_layout.new_version(out, name=name, version=version, config=config) as aside:
-        card = _build(encoder, card, aside, cases)
+        card = _build(encoder, card, policy, aside, cases)
     _report(card, out / name / str(version))
     return out / name / str(version)
 
@@ -124,7 +162,9 @@ def _store_frames(path: StrPath, fixed_hw: tuple[int, int] | None) -> list[UInt8
     return [frame.permute(0, 2, 3, 1).contiguous().numpy() for frame in pixels]
 
 
-def _build(encoder: Encoder, card: EncoderCard, folder: Path, cases: Sequence[ndarray]) -> EncoderCard:
+def _build(
+    encoder: Encoder, card: EncoderCard, policy: ActionModule | None, folder: Path, cases: Sequence[ndarray]
+) -> EncoderCard:
     """Write model and card, open them again, compare the outputs with torch, and return the card with the result."""
     model = to_onnx(
         encoder,
@@ -132,17 +172,41 @@ def _build(encoder: Encoder, card: EncoderCard, folder: Path, cases: Sequence[nd
         precision="fp16" if card.precision == "fp16" else "fp32",
         fixed_hw=card.input.fixed_hw,
         fixed_batch=fixed_batch_of(card),
+        policy=policy,
         metadata={DIGEST_KEY: card.digest, "robossl.name": card.name, "robossl.common.version": str(card.version)},
     )
     (folder / "model.onnx").write_bytes(model.SerializeToString())
     card = replace(card, model_sha256=file_sha256(folder / "model.onnx"))
     card.write(folder / "card.json")
     verify_export(folder)
-    reference, candidate = TorchEncoder(encoder, card), OnnxEncoder(folder)
-    parity = check_parity(reference, candidate, cases, gates=GATES[card.precision], provider=candidate.provider)
+    exported = OnnxEncoder(folder, outputs=tuple(card.outputs))
+    parity = check_parity(
+        _reference(encoder, card, policy),
+        lambda frames: exported(frames, *sample_states(card, len(frames))),
+        cases,
+        gates=GATES[card.precision],
+        provider=exported.provider,
+    )
     card = replace(card, parity=parity)
     card.write(folder / "card.json")
     return card
+
+
+def _reference(encoder: Encoder, card: EncoderCard, policy: ActionModule | None) -> FeatureFn:
+    """Return the function from frames to the outputs of torch; the states are those of `sample_states`."""
+    if policy is None:
+        return TorchEncoder(encoder, card)
+    features = tuple(name for name in card.outputs if name != ACTION)
+    encode = TorchEncoder(encoder, torch_card(encoder, name=card.name, extra={}), outputs=(*features, policy.reads))
+
+    def run(frames: ndarray) -> dict[str, ndarray]:
+        found = encode(frames)
+        with torch.inference_mode():
+            state = next(map(torch.from_numpy, sample_states(card, len(frames))), None)
+            action = policy.eval()(torch.from_numpy(found[policy.reads]), state)
+        return {name: found[name] for name in features} | {ACTION: action.numpy()}
+
+    return run
 
 
 def verify_export(model_dir: Path) -> EncoderCard:
@@ -165,7 +229,7 @@ def verify_export(model_dir: Path) -> EncoderCard:
             f"{path} holds the weights {digest[:12]} and its card.json is of {card.digest[:12]}: "
             "the card of another encoder; export it again"
         )
-    wanted = {card.input.name: card.input.tensor, **card.outputs}
+    wanted = {**input_specs(card), **card.outputs}
     found = {each.name: _spec(each) for each in (*model.graph.input, *model.graph.output)}
     if found != wanted:
         raise InputError(f"{path} has the tensors {found}, its card.json says {wanted}; export it again")

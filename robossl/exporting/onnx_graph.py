@@ -1,14 +1,19 @@
-"""The ONNX graph of an encoder: uint8 frames in, named outputs out, with resize and normalisation inside."""
+"""The ONNX graph of an encoder: uint8 frames in, named outputs out, with resize and normalisation inside.
+
+The graph may end in a policy, whose action is one more output.
+"""
 
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping
 from typing import Literal
 
 import onnx
 import torch
 from jaxtyping import Float, UInt8
+from robossl_client.card import ACTION, STATE
 from torch import Tensor, nn
 
 from robossl.encoders.encoder import Encoder, named_outputs, resize_matrix
@@ -17,6 +22,22 @@ Precision = Literal["fp32", "fp16"]
 
 # The first ONNX opset (version of the operators) whose Resize can antialias. Older runtimes cannot read newer opsets.
 OPSET = 18
+
+
+class ActionModule(nn.Module):
+    """A policy without its encoder, as it goes into a graph; it stays in fp32.
+
+    Attributes:
+        reads: The encoder's output that the policy reads.
+        state_dim: Length of the state; 0 if the policy sees frames alone.
+    """
+
+    reads: Literal["pooled", "dense"]
+    state_dim: int
+
+    def forward(self, features: Float[Tensor, "b ..."], state: Float[Tensor, "b v"] | None) -> Float[Tensor, "b ..."]:
+        """Return the action, (b, a) or (b, chunk, a)."""
+        raise NotImplementedError
 
 
 class EncoderGraph(nn.Module):
@@ -29,14 +50,18 @@ class EncoderGraph(nn.Module):
         outputs: tuple[str, ...],
         precision: Precision,
         fixed_hw: tuple[int, int] | None,
+        policy: ActionModule | None = None,
     ) -> None:
         super().__init__()
         self.dtype = torch.float16 if precision == "fp16" else torch.float32
         self.encoder = copy.deepcopy(encoder).to(self.dtype).eval()
+        self.policy = copy.deepcopy(policy)
         self.outputs = outputs
         self.resize = None if fixed_hw is None else FixedResize(fixed_hw, encoder.config.input_hw)
 
-    def forward(self, frames: UInt8[Tensor, "b h w 3"]) -> tuple[Tensor, ...]:
+    def forward(
+        self, frames: UInt8[Tensor, "b h w 3"], state: Float[Tensor, "b v"] | None = None
+    ) -> tuple[Tensor, ...]:
         """Return the chosen outputs, in the order of `self.outputs`."""
         if self.resize is None:
             pixels = self.encoder.preprocess(frames)
@@ -44,6 +69,8 @@ class EncoderGraph(nn.Module):
             # TensorRT takes uint8 only if the first node casts it.
             pixels = self.encoder.normalise(self.resize(frames.float().permute(0, 3, 1, 2) / 255))
         named = named_outputs(self.encoder(pixels.to(self.dtype)))
+        if self.policy is not None:
+            named[ACTION] = self.policy(named[self.policy.reads], state)
         return tuple(named[name] for name in self.outputs)
 
 
@@ -73,6 +100,7 @@ def to_onnx(
     precision: Precision,
     fixed_hw: tuple[int, int] | None,
     fixed_batch: int | None = None,
+    policy: ActionModule | None = None,
     metadata: Mapping[str, str],
 ) -> onnx.ModelProto:
     """Export an encoder to a checked ONNX model.
@@ -85,15 +113,20 @@ def to_onnx(
         precision: Precision of the backbone.
         fixed_hw: The only frame size that the model takes; None for any.
         fixed_batch: The only batch size that the model takes; None for any.
+        policy: The policy behind the encoder, if the model has one; it is copied.
         metadata: Entries to write into the model's metadata_props.
     """
-    module = EncoderGraph(encoder, outputs=outputs, precision=precision, fixed_hw=fixed_hw)
+    module = EncoderGraph(encoder, outputs=outputs, precision=precision, fixed_hw=fixed_hw, policy=policy)
     # The example frame must not have the size `input_hw`, because torch could then leave out the resize.
     height, width = fixed_hw or [size + 6 for size in encoder.config.input_hw]
-    dims = {} if fixed_batch else {0: torch.export.Dim("batch", min=1)}
+    batch = {} if fixed_batch else {0: torch.export.Dim("batch", min=1)}
+    dims = {"frames": dict(batch)}
     if fixed_hw is None:
-        dims |= {1: torch.export.Dim("height", min=1), 2: torch.export.Dim("width", min=1)}
-    model = _trace(module, torch.zeros((fixed_batch or 2, height, width, 3), dtype=torch.uint8), dims, outputs)
+        dims["frames"] |= {1: torch.export.Dim("height", min=1), 2: torch.export.Dim("width", min=1)}
+    examples = {"frames": torch.zeros((fixed_batch or 2, height, width, 3), dtype=torch.uint8)}
+    if policy is not None and policy.state_dim:
+        dims[STATE], examples[STATE] = batch, torch.zeros(fixed_batch or 2, policy.state_dim)
+    model = _trace(module, examples, dims, outputs)
     for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
         part.ClearField("metadata_props")  # removes stack traces and file names of this machine
         part.ClearField("doc_string")
@@ -103,17 +136,23 @@ def to_onnx(
 
 
 def _trace(
-    module: EncoderGraph, example: Tensor, dims: dict[int, torch.export.Dim], outputs: tuple[str, ...]
+    module: EncoderGraph,
+    examples: Mapping[str, Tensor],
+    dims: dict[str, dict[int, torch.export.Dim]],
+    outputs: tuple[str, ...],
 ) -> onnx.ModelProto:
-    program = torch.onnx.export(
-        module.eval(),
-        (example,),
-        dynamo=True,
-        dynamic_shapes={"frames": dims},
-        input_names=["frames"],
-        output_names=list(outputs),
-        opset_version=OPSET,
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        # Frames and state share the axis "batch" on purpose.
+        warnings.filterwarnings("ignore", message="# The axis name: batch will not be used")
+        program = torch.onnx.export(
+            module.eval(),
+            tuple(examples.values()),
+            dynamo=True,
+            dynamic_shapes=dims,
+            input_names=list(examples),
+            output_names=list(outputs),
+            opset_version=OPSET,
+            verbose=False,
+        )
     assert program is not None
     return program.model_proto

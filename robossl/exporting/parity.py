@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float32, UInt8
 from numpy import ndarray
-from robossl_client.card import Agreement, Parity
+from robossl_client.card import ACTION, Agreement, EncoderCard, Parity
 
 from robossl.errors import RobosslError
 
@@ -32,11 +32,13 @@ class Gates:
     max_relative_difference: float  # largest difference, divided by the largest magnitude of the output
     # Largest difference of keypoints, divided by their largest magnitude. The unit of keypoints is half a frame side.
     # If the largest magnitude is 1, a difference of 0.001 is a ninth of a pixel in a frame of 224 px.
+    # Actions have the same limit.
     max_keypoint_difference: float
 
 
 # Keypoints have their own limit, because their softmax over positions amplifies the rounding errors of the feature map.
 # With a ResNet-50, the relative difference from torch is up to 1.6e-4 for keypoints, but only 2e-6 for the feature map.
+# Actions share this limit, because a policy amplifies rounding errors too: it divides features by their deviation.
 GATES = {"fp32": Gates(0.99999, 1e-4, 1e-3), "fp16": Gates(0.999, 5e-2, 5e-2)}
 
 
@@ -60,7 +62,7 @@ def check_parity(
         with np.errstate(all="ignore"):  # an overflow gives nan, which fails every comparison below
             agreement, relative = _agreement(wanted, got), float(np.divide(_largest(got - wanted), _largest(wanted)))
         agreements[name] = agreement
-        most = gates.max_keypoint_difference if name == "keypoints" else gates.max_relative_difference
+        most = gates.max_keypoint_difference if name in ("keypoints", ACTION) else gates.max_relative_difference
         if _largest(wanted - wanted.mean(0)) <= 1e-5 * _largest(wanted):
             misses.append(f"{name} is the same for every frame (a collapsed encoder)")
         elif not (agreement.centred_cosine >= gates.min_centred_cosine and relative <= most):
@@ -69,8 +71,8 @@ def check_parity(
         raise ParityError(
             f"the exported graph is refused and nothing was written: {'; '.join(misses)}; wanted is a centred cosine "
             f"of at least {gates.min_centred_cosine} and a difference of at most {gates.max_relative_difference:g} "
-            f"of the largest magnitude ({gates.max_keypoint_difference:g} for keypoints); try precision fp32, or look "
-            "at the encoder's health in its run's metrics"
+            f"of the largest magnitude ({gates.max_keypoint_difference:g} for keypoints and actions); try precision "
+            "fp32, or look at the encoder's health in its run's metrics"
         )
     return Parity(
         provider=provider,
@@ -91,6 +93,15 @@ def natural_frames(num_frames: int, hw: tuple[int, int], *, seed: int) -> UInt8[
     """Make random frames with the statistics of real scenes: 1/f texture, correlated colours, objects with edges."""
     rng = np.random.default_rng(seed)
     return np.stack([_natural_frame(hw, rng) for _ in range(num_frames)])
+
+
+def sample_states(card: EncoderCard, num_frames: int) -> tuple[Float32[ndarray, "b v"], ...]:
+    """Return one random state for each frame, with mean and deviation of the demonstrations; () if none is taken."""
+    policy = card.policy
+    if policy is None or policy.state is None:
+        return ()
+    noise = np.random.default_rng(num_frames).standard_normal((num_frames, len(policy.state_mean)))
+    return ((np.array(policy.state_mean) + np.array(policy.state_std) * noise).astype(np.float32),)
 
 
 def _natural_frame(hw: tuple[int, int], rng: np.random.Generator) -> UInt8[ndarray, "h w 3"]:

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from google.protobuf import text_format
 from robossl_client._proto import inference_pb2 as pb
-from robossl_client.card import EncoderCard
+from robossl_client.card import STATE, EncoderCard
 
+from robossl.encoders.run_session import input_specs
 from robossl.errors import InputError, ResourceError, reason
 
 _TRITON_TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
@@ -60,10 +61,12 @@ def triton_config(card: EncoderCard, *, max_batch: int) -> str:
         dims = ", ".join(str(dim) if isinstance(dim, int) else "-1" for dim in (shape if is_fixed else shape[1:]))
         return f'  {{ name: "{name}" data_type: {_TRITON_TYPES[dtype]}{layout} dims: [ {dims} ] }}'
 
-    given = card.input.tensor
+    given, state = card.input.tensor, input_specs(card).get(STATE)
     is_fixed = isinstance(given.shape[0], int)
     layout = "" if is_fixed else " format: FORMAT_NHWC"
     inputs = tensor(card.input.name, given.dtype, given.shape, layout=layout)
+    if state is not None:
+        inputs += ",\n" + tensor(STATE, state.dtype, state.shape)
     outputs = ",\n".join(tensor(name, spec.dtype, spec.shape) for name, spec in card.outputs.items())
     return (
         f'name: "{card.name}"\nplatform: "onnxruntime_onnx"\nmax_batch_size: {0 if is_fixed else max_batch}\n'

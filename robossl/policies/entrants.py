@@ -195,11 +195,16 @@ def _module_of(source: str) -> Encoder:
     from robossl.encoders.inference import TorchEncoder, load_encoder
 
     if source.startswith(RANDOM):
-        return _random_module(_random_config(source)[0], 0)
+        return random_module(source)
     opened = load_encoder(source)
     if not isinstance(opened, TorchEncoder):
         raise InputError(f"{source} is an exported model, whose weights cannot be trained; use --tune frozen")
     return opened.encoder
+
+
+def random_module(source: str) -> Encoder:
+    """Return the encoder that `random:NAME` stands for."""
+    return _random_module(_random_config(source)[0], 0)
 
 
 def _random_module(config: EncoderConfig, seed: int) -> Encoder:

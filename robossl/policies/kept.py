@@ -68,7 +68,7 @@ class KeptWork:
 
     def read_about(self, place: Path) -> dict[str, Any] | None:
         """Return what is known of a policy's training; None if it is not trained yet."""
-        return _read(place / "policy.json") if (place / "policy.safetensors").is_file() else None
+        return read_place(place)
 
     def load_policy(self, place: Path, trained: TrainedPolicy) -> None:
         """Load the weights of a policy that `write_policy` wrote into a new one of the same form."""
@@ -90,6 +90,11 @@ def place_of(folder: Path, name: str, digest: str, seed: int) -> Path:
     """Return the folder of one row's policy in the folder of a measurement."""
     slug = re.sub(r"[^\w.-]+", "_", name).strip("_")[-40:]
     return folder / "cells" / f"{slug}-{hashlib.sha256(digest.encode()).hexdigest()[:12]}" / f"seed{seed}"
+
+
+def read_place(place: Path) -> dict[str, Any] | None:
+    """Return what is known of the training of the policy in a row's folder; None if it is not trained yet."""
+    return _read(place / "policy.json") if (place / "policy.safetensors").is_file() else None
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -146,11 +146,15 @@ class Policy(nn.Module):
                 trains a network.
             vectors: The vector of each sample.
         """
+        seen = features.flatten(0, 1)
+        return self.act(seen if self.vision is None else self.vision(seen), vectors)
+
+    def act(self, seen: Tensor, vectors: Float[Tensor, "b v"]) -> Float[Tensor, "b a"]:
+        """Return actions for features (b x stack, ...) that the network, if the policy trains one, has made."""
         parts = [self.vector(vectors)]
         if self.head is not None:
-            each = features.flatten(0, 1)
-            seen = each if self.vision is None else self.vision(each)
-            parts.insert(0, self.head(self.features(seen)).reshape(len(vectors), -1))
+            # A graph would keep the batch size that len() returns.
+            parts.insert(0, self.head(self.features(seen)).reshape(vectors.shape[0], -1))
         actions: Tensor = self.body(torch.cat(parts, 1))
         return actions
 

@@ -165,6 +165,8 @@ def _policy(task: Measurement, entrant: Entrant, inputs: PolicyInputs, number: i
     trained = train_policy(inputs, demos, stack=settings.stack, steps=steps, seed=seed, device=task.device)
     seconds = time.monotonic() - started
     task.seconds["training"] += seconds
-    task.kept.write_policy(place, trained, {"seconds": round(seconds, 2), "steps": steps})
+    low, high = task.simulator.action_range
+    names = {"state_names": task.simulator.proprioception_names, "action_low": low, "action_high": high}
+    task.kept.write_policy(place, trained, {"seconds": round(seconds, 2), "steps": steps, **names})
     task.progress.say(f"{entrant.name}, seed {seed}: {steps} steps in {seconds:.0f} s, loss {trained.loss:.4f}")
     return trained.policy, trained.loss

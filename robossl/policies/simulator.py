@@ -65,11 +65,15 @@ class Simulator(Protocol):
         factors: Names of the nuisance factors that can be set.
         largest_strength: The severest strength of a factor; the mildest is 1.
         proprioception_dim: Length of the robot's own state; 0 if the environment does not tell it.
+        proprioception_names: Names of its dimensions; empty if the environment does not tell them.
+        action_range: What the actions -1 and 1 of a policy stand for, in the units of the environment.
     """
 
     factors: tuple[str, ...]
     largest_strength: int
     proprioception_dim: int
+    proprioception_names: tuple[str, ...]
+    action_range: tuple[tuple[float, ...], tuple[float, ...]]
 
     def demonstrate(self, scenes: Sequence[int], *, episodes: int, noise: float) -> Demonstrations:
         """Play the expert in scenes, in their order, until it has succeeded in `episodes` of them.

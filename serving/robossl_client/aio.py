@@ -25,9 +25,16 @@ from robossl_client.stream import FrameStream
 class AsyncLatest(FrameStream):
     """A stream of frames from one camera, like Latest but for asyncio; `send` does not wait for a reply."""
 
-    async def send(self, frames: Frames, *, captured_s: float | None = None, captured_at: float | None = None) -> None:
+    async def send(
+        self,
+        frames: Frames,
+        *,
+        state: npt.ArrayLike | None = None,
+        captured_s: float | None = None,
+        captured_at: float | None = None,
+    ) -> None:
         """Send the newest frames; see Latest.send."""
-        await self._send(frames, captured_s, captured_at)
+        await self._send(frames, captured_s, captured_at, state)
 
     async def take(self, *, wait_ms: float = 0.0) -> Reply | None:
         """Return the newest reply that was not taken yet, or None if there is none; see Latest.take."""
@@ -91,14 +98,15 @@ class AsyncEncoderClient(ClientBase):
         )
         return await client.__aenter__()
 
-    async def __call__(self, frames: Frames) -> dict[str, npt.NDArray[Any]]:
+    async def __call__(self, frames: Frames, *, state: npt.ArrayLike | None = None) -> dict[str, npt.NDArray[Any]]:
         """Return the features of any number of frames, as a dict by output name; see EncoderClient."""
-        return await self._features(frames)
+        return await self._features(frames, state)
 
     async def encode(
         self,
         frames: Frames,
         *,
+        state: npt.ArrayLike | None = None,
         deadline_ms: float | None = None,
         camera: str = "",
         captured_s: float | None = None,
@@ -106,7 +114,12 @@ class AsyncEncoderClient(ClientBase):
     ) -> Reply:
         """Encode frames and return a reply with their features; see EncoderClient.encode."""
         return await self._encode(
-            frames, deadline_ms=deadline_ms, camera=camera, captured_s=captured_s, captured_at=captured_at
+            frames,
+            state=state,
+            deadline_ms=deadline_ms,
+            camera=camera,
+            captured_s=captured_s,
+            captured_at=captured_at,
         )
 
     async def encode_cameras(

@@ -133,11 +133,14 @@ class ClientBase:
             raise
         self._state = "open"
 
-    async def _features(self, frames: Frames) -> dict[str, npt.NDArray[Any]]:
+    async def _features(self, frames: Frames, state: npt.ArrayLike | None) -> dict[str, npt.NDArray[Any]]:
         self._check_open()
-        self._pin.check(frames)
+        values = self._pin.check(frames, state)
+        places = [slice(at, at + _CALL_FRAMES) for at in range(0, len(frames), _CALL_FRAMES)]
         for _ in range(2):
-            replies = [await self._encode(frames[at : at + _CALL_FRAMES]) for at in range(0, len(frames), _CALL_FRAMES)]
+            replies = [
+                await self._encode(frames[each], state=None if values is None else values[each]) for each in places
+            ]
             if len({(reply.artefact, reply.digest, reply.version) for reply in replies}) == 1:
                 parts = [reply.features for reply in replies]
                 return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -147,13 +150,14 @@ class ClientBase:
         self,
         frames: Frames,
         *,
+        state: npt.ArrayLike | None = None,
         deadline_ms: float | None = None,
         camera: str = "",
         captured_s: float | None = None,
         captured_at: float | None = None,
     ) -> Reply:
         self._check_open()
-        self._pin.check(frames)
+        values = self._pin.check(frames, state)
         if deadline_ms is not None:
             seconds("deadline_ms", deadline_ms)
         until_s = time.monotonic() + self._pin.allowed_s(deadline_ms, self._deadline_ms)
@@ -161,7 +165,9 @@ class ClientBase:
         frame_id = str(next(self._ids))
 
         async def send(region: Mapping[str, Any] | None) -> Any:
-            message = self._pin.request(frames, camera=camera, frame_id=frame_id, captured_s=captured_s, region=region)
+            message = self._pin.request(
+                frames, camera=camera, frame_id=frame_id, captured_s=captured_s, state=values, region=region
+            )
             return await self._try(self._infer, message, until_s=until_s)
 
         response = await (send(None) if self._shared is None else self._shared.send(frames, send, until_s=until_s))

@@ -15,6 +15,10 @@ from pathlib import Path
 from typing import Any
 
 SCHEMA = "robossl.card/1"
+POLICY_SCHEMA = (
+    "robossl.policy_card/1"  # schema of the cards of policies; clients that know no policies refuse it by name
+)
+ACTION, STATE = "action", "state"  # names of a policy's output and of its second input
 
 
 class CardError(ValueError):
@@ -64,8 +68,34 @@ class Parity:
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyContract:
+    """The policy that a model has behind its encoder: the state it takes, what its action means, how it was trained.
+
+    The model returns the action as the output "action" (batch, a); -1 is the lowest and 1 the highest that the
+    environment allows, and values beyond must be clipped.
+    """
+
+    state: TensorSpec | None  # the input "state": the robot's own state; None if the policy sees frames alone
+    state_names: tuple[str, ...]  # names of the state's dimensions; empty if not known
+    state_mean: tuple[float, ...]  # mean of the state in the demonstrations
+    state_std: tuple[float, ...]  # standard deviation of the state in the demonstrations
+    action_low: tuple[float, ...]  # what the action -1 stands for, in the environment's units; empty if not known
+    action_high: tuple[float, ...]  # what the action 1 stands for
+    env: str  # id of the environment in which the policy was trained and rolled out
+    image_size: int  # shorter side of the frames that it was trained on
+    demos: int  # number of demonstrations
+    seed: int
+    head: str  # how the policy reads the features
+    tune: str  # "frozen", or which part of the encoder was trained with the policy
+    encoder: str  # name of the encoder
+    encoder_digest: str  # sha256 of the encoder's weights before they were trained with the policy
+    successes: int  # episodes with a success, out of `trials` rollouts in new clean scenes
+    trials: int
+
+
+@dataclass(frozen=True, slots=True)
 class EncoderCard:
-    """Identity, provenance, input, outputs and measurements of one encoder."""
+    """Identity, provenance, input, outputs and measurements of one encoder, and of the policy behind it if any."""
 
     name: str
     version: int  # version number in the model repository; 0 if not exported
@@ -84,10 +114,15 @@ class EncoderCard:
     warnings: tuple[str, ...] = ()  # what users must know before they use or share the encoder
     parity: Parity | None = None
     probe: dict[str, Any] | None = None  # summary of the invariance probe
+    policy: PolicyContract | None = None  # None if the model is an encoder alone
 
     def to_json(self) -> str:
         """Return the card as indented JSON; the field `schema` comes first."""
-        return json.dumps({"schema": SCHEMA, **dataclasses.asdict(self)}, indent=2, ensure_ascii=False) + "\n"
+        values = dataclasses.asdict(self)
+        if self.policy is None:  # older clients refuse cards with a field that they do not know
+            del values["policy"]
+        schema = SCHEMA if self.policy is None else POLICY_SCHEMA
+        return json.dumps({"schema": schema, **values}, indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str, *, origin: str = "card") -> EncoderCard:
@@ -101,16 +136,16 @@ class EncoderCard:
         except ValueError as error:
             raise CardError(f"{origin} is not JSON ({error}); export the encoder again") from error
         schema = values.get("schema") if isinstance(values, dict) else None
-        if schema != SCHEMA:
+        if schema not in (SCHEMA, POLICY_SCHEMA):
             raise CardError(
-                f"{origin} has schema {schema!r}, this version reads {SCHEMA!r}; "
+                f"{origin} has schema {schema!r}, this version reads {SCHEMA!r} and {POLICY_SCHEMA!r}; "
                 "install the robossl-client of the server's version, or export the encoder again"
             )
         try:
             return _card({key: value for key, value in values.items() if key != "schema"})
         except (TypeError, ValueError, AttributeError, KeyError) as error:
             reason = f"no {error}" if isinstance(error, KeyError) else error
-            raise CardError(f"{origin} is not a valid {SCHEMA} card: {reason}; export the encoder again") from error
+            raise CardError(f"{origin} is not a valid {schema} card: {reason}; export the encoder again") from error
 
     def write(self, path: Path) -> None:
         """Write the card atomically, so that a reader sees either the old file or the new file, never a part."""
@@ -152,12 +187,13 @@ def licence_warnings(licences: Iterable[str]) -> tuple[str, ...]:
 
 
 def _card(values: Mapping[str, Any]) -> EncoderCard:
-    parity = values.get("parity")
+    parity, policy = values.get("parity"), values.get("policy")
     fields = {
         **values,
         "input": _input(values["input"]),
         "outputs": {name: _spec(spec) for name, spec in values["outputs"].items()},
         "parity": None if parity is None else _parity(parity),
+        "policy": None if policy is None else _policy(policy),
         **{key: tuple(values.get(key, ())) for key in ("data", "licences", "warnings")},
     }
     card = EncoderCard(**fields)
@@ -176,6 +212,12 @@ def _input(values: Mapping[str, Any]) -> InputContract:
 
 def _spec(values: Mapping[str, Any]) -> TensorSpec:
     return TensorSpec(dtype=values["dtype"], shape=tuple(values["shape"]))
+
+
+def _policy(values: Mapping[str, Any]) -> PolicyContract:
+    lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+    state = values["state"]
+    return PolicyContract(**{**values, **lists, "state": None if state is None else _spec(state)})
 
 
 def _parity(values: Mapping[str, Any]) -> Parity:

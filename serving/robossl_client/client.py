@@ -31,21 +31,23 @@ class EncoderClient(ClientBase):
     def _begin(self) -> None:
         run(self._connect())
 
-    def __call__(self, frames: Frames) -> dict[str, npt.NDArray[Any]]:
+    def __call__(self, frames: Frames, *, state: npt.ArrayLike | None = None) -> dict[str, npt.NDArray[Any]]:
         """Return the features of any number of (b, h, w, 3) RGB frames, as a dict by output name.
 
-        The same encoder encodes all frames, even if they need several calls.
+        The same encoder encodes all frames, even if they need several calls. If the model has a policy, "action" is
+        among the outputs.
 
         Raises:
             EncoderChangedError: the encoder changed between the calls, and again in a second attempt.
             ServingError: for the same reasons as in `encode`.
         """
-        return run(self._features(frames))
+        return run(self._features(frames, state))
 
     def encode(
         self,
         frames: Frames,
         *,
+        state: npt.ArrayLike | None = None,
         deadline_ms: float | None = None,
         camera: str = "",
         captured_s: float | None = None,
@@ -57,17 +59,25 @@ class EncoderClient(ClientBase):
 
         Args:
             frames: (b, h, w, 3) uint8 RGB, or a list of JPEGs or PNGs of one size.
+            state: (b, v), the robot's own state at each frame, for a policy that takes one (`card.policy.state`).
             deadline_ms: How long the call may take; default: the client's deadline.
             camera: Name of the robot's camera. A newer frame replaces a waiting frame only of the same camera.
             captured_s: Capture time by time.monotonic(); default: now.
             captured_at: Capture time by the wall clock, time.time(), as in ROS stamps.
 
         Raises:
-            RequestError: the frames or the capture time cannot be used.
+            RequestError: the frames, the state or the capture time cannot be used.
             ServingError: see `errors.py` for its subclasses.
         """
         return run(
-            self._encode(frames, deadline_ms=deadline_ms, camera=camera, captured_s=captured_s, captured_at=captured_at)
+            self._encode(
+                frames,
+                state=state,
+                deadline_ms=deadline_ms,
+                camera=camera,
+                captured_s=captured_s,
+                captured_at=captured_at,
+            )
         )
 
     def encode_cameras(

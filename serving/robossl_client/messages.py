@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robossl_client._proto import inference_pb2 as pb
-from robossl_client.card import CardError, EncoderCard
+from robossl_client.card import STATE, CardError, EncoderCard
 from robossl_client.errors import (
     EncoderChangedError,
     RequestError,
@@ -21,7 +21,10 @@ from robossl_client.errors import (
     error_of,
 )
 from robossl_client.frames import Frames, check_frames, raw_bytes
+from robossl_client.states import as_state, state_problem
 from robossl_client.wire import as_array, get_value, put_values
+
+State = npt.NDArray[np.float32]  # (b, v), one row for each frame
 
 # Default deadlines for robots and for batch requests; the server has the same defaults.
 CONTROL_DEADLINE_MS, BATCH_DEADLINE_MS = 1_000.0, 60_000.0
@@ -56,13 +59,23 @@ class Pin:
     robot: str | None
     outputs: tuple[str, ...]
 
-    def check(self, frames: object) -> None:
-        """Check frames before anything is sent.
+    def check(self, frames: object, state: object = None) -> State | None:
+        """Check frames and state before anything is sent; return the state as an array, or None if there is none.
 
         Raises:
-            RequestError: the argument does not hold frames, or the pinned encoder does not take frames of this size.
+            RequestError: the argument does not hold frames, or the pinned encoder does not take frames of this size or
+                this state.
         """
         check_frames(frames, fixed_hw=self.card.input.fixed_hw if self.version else None)
+        try:
+            values: State | None = as_state(state)
+        except ValueError as error:
+            raise RequestError(str(error)) from None
+        num_frames = len(frames)  # type: ignore[arg-type]  # check_frames refuses what has no length
+        problem = state_problem(self.card, values, num_frames=num_frames, outputs=self.outputs)
+        if problem is not None:
+            raise RequestError(problem)
+        return values
 
     def allowed_s(self, *given_ms: float | None) -> float:
         """Return how many seconds a call may take: the first of `given_ms` that is not None, otherwise the default."""
@@ -76,16 +89,18 @@ class Pin:
         camera: str,
         frame_id: str,
         captured_s: float,
+        state: State | None = None,
         region: Mapping[str, Any] | None = None,
         timeout_ms: float | None = None,
     ) -> pb.ModelInferRequest:
-        """Build the request that sends frames.
+        """Build the request that sends frames, and the state of a policy.
 
         Args:
             frames: RGB frames or encoded images that passed `check`.
             camera: Name of the robot's camera.
             frame_id: Id that the reply repeats.
             captured_s: Capture time by time.monotonic().
+            state: The state that `check` returned.
             region: Parameters that say where the frames are in shared memory. None puts the frames into the request.
             timeout_ms: How long the server may take. Requests in a stream need it, because they have no grpc deadline.
         """
@@ -101,6 +116,9 @@ class Pin:
             message.raw_input_contents.append(raw_bytes(frames))
         else:
             put_values(tensor.parameters, region)
+        if state is not None:
+            message.inputs.add(name=STATE, datatype="FP32", shape=state.shape)
+            message.raw_input_contents.append(state.tobytes())
         if len(self.outputs) < len(self.card.outputs):
             for name in self.outputs:
                 message.outputs.add(name=name)

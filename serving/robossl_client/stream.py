@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
+import numpy.typing as npt
 
 from robossl_client.clocks import capture_time, seconds
 from robossl_client.errors import (
@@ -25,7 +26,7 @@ from robossl_client.errors import (
     from_grpc,
 )
 from robossl_client.frames import Frames, copy_frames
-from robossl_client.messages import Pin, Reply, failure_of
+from robossl_client.messages import Pin, Reply, State, failure_of
 from robossl_client.shared_frames import SharedPlaces
 from robossl_client.waiting import CallStream, NextRequest, Runtime
 
@@ -67,7 +68,8 @@ class FrameStream:
         self._allowed_s = pin.allowed_s(deadline_ms)
         self._places = places
         self._changed = waiting.condition()
-        self._next: tuple[int, Frames, float] | None = None  # frames to send next, with their number and capture time
+        # Frames to send next, with their number, their state and their capture time.
+        self._next: tuple[int, Frames, State | None, float] | None = None
         self._captured_s: dict[str, float] = {}  # capture time of each frame that was sent, by frame id
         self._reply: Reply | None = None
         self._reply_captured_s = 0.0
@@ -87,17 +89,19 @@ class FrameStream:
         """Number of frames without a usable reply."""
         return self.num_replaced + self.num_late + self.num_refused + self.num_lost
 
-    async def _send(self, frames: Frames, captured_s: float | None, captured_at: float | None) -> None:
+    async def _send(
+        self, frames: Frames, captured_s: float | None, captured_at: float | None, state: npt.ArrayLike | None
+    ) -> None:
         self._raise_if_over()
-        self._pin.check(frames)
+        values = self._pin.check(frames, state)
         captured_s = capture_time(captured_s, captured_at)
-        frames = copy_frames(frames)
+        frames, values = copy_frames(frames), None if values is None else values.copy()
         async with self._changed:
             self._raise_if_over()
             self._num_sent += 1
             if self._next is not None:
                 self.num_replaced += 1
-            self._next = (self._num_sent, frames, captured_s)
+            self._next = (self._num_sent, frames, values, captured_s)
             self._changed.notify_all()
 
     async def _take(self, wait_ms: float) -> Reply | None:
@@ -195,7 +199,7 @@ class FrameStream:
                 )
                 if self._is_over() or self._connection != number or self._next is None:
                     return None
-                (frame_number, frames, captured_s), self._next = self._next, None
+                (frame_number, frames, state, captured_s), self._next = self._next, None
                 if time.monotonic() - captured_s > self._allowed_s:
                     self.num_late += 1
                     self._changed.notify_all()
@@ -203,7 +207,7 @@ class FrameStream:
                 frame_id = str(frame_number)
                 self._captured_s[frame_id] = captured_s
             try:
-                return await self._request(frame_id, frames, captured_s)
+                return await self._request(frame_id, frames, state, captured_s)
             except DeadlineError:
                 async with self._changed:
                     self.num_late += self._captured_s.pop(frame_id, None) is not None
@@ -215,7 +219,7 @@ class FrameStream:
                     self._fail(error)
                 return None
 
-    async def _request(self, frame_id: str, frames: Frames, captured_s: float) -> Any:
+    async def _request(self, frame_id: str, frames: Frames, state: State | None, captured_s: float) -> Any:
         region = None if self._places is None else await self._places.put(frame_id, frames)
         left_s = captured_s + self._allowed_s - time.monotonic()
         return self._pin.request(
@@ -223,6 +227,7 @@ class FrameStream:
             camera=self._camera,
             frame_id=frame_id,
             captured_s=captured_s,
+            state=state,
             region=region,
             timeout_ms=max(0.0, 1e3 * left_s),
         )

@@ -8,6 +8,7 @@ from robossl_client.card import TensorSpec
 from robossl_client.wire import tensor_type
 
 from robossl.common.version import __version__
+from robossl.encoders.run_session import input_specs
 from robossl.exporting.triton_layout import triton_config
 from robossl_serving.model import Model
 from robossl_serving.refused import RefusedError
@@ -44,7 +45,7 @@ class Descriptions:
             name=card.name,
             versions=[str(each) for each in self._repository.entry(name).in_order()],
             platform=_PLATFORM,
-            inputs=[_tensor(card.input.name, card.input.tensor)],
+            inputs=[_tensor(each, spec) for each, spec in input_specs(card).items()],
             outputs=[_tensor(output, spec) for output, spec in card.outputs.items()],
             properties={"card": card.to_json(), "artefact": model.artefact},
         )

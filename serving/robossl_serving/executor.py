@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import UInt8
 from numpy import ndarray
 
 from robossl_serving.device import Device
 from robossl_serving.requests import Outcome, Priority, Request, RunPlan
 from robossl_serving.scheduler import Scheduler
 
-RunFn = Callable[[UInt8[ndarray, "b h w 3"], Sequence[str]], dict[str, ndarray]]
+# Takes frames (b, h, w, 3), names of outputs and, only if requests have one, a state (b, v); returns outputs by name.
+RunFn = Callable[..., dict[str, ndarray]]
 
 _log = logging.getLogger("robossl.serving")
 
@@ -179,13 +179,18 @@ class Executor:
     def _features(self, plan: RunPlan) -> dict[str, ndarray]:
         """Run the encoder on the plan's frames; return {} if it fails."""
         names = tuple(dict.fromkeys(name for each in plan.slices for name in each.request.outputs))
-        frames = [each.frames for each in plan.slices]
+        frames = _joined([each.frames for each in plan.slices])
+        states = [each.state for each in plan.slices if each.state is not None]
         try:
-            return self._run(frames[0] if len(frames) == 1 else np.concatenate(frames), names)
+            return self._run(frames, names, _joined(states)) if states else self._run(frames, names)
         except Exception:
             about = {"encoder": self._name, "num_frames": plan.num_frames}
             _log.exception("an encoder run failed; its requests are answered with INTERNAL", extra=about)
             return {}
+
+
+def _joined(parts: Sequence[ndarray]) -> ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _hand_out(plan: RunPlan, features: dict[str, ndarray], *, started_s: float, run_s: float) -> Iterator[Request]:

@@ -1,17 +1,20 @@
-"""Read the frames of a request: from raw bytes, typed contents, images or shared memory."""
+"""Read the frames and the state of a request: from raw bytes, typed contents, images or shared memory."""
 
 from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 from numpy import ndarray
 from robossl_client._proto import inference_pb2 as pb
-from robossl_client.card import EncoderCard
+from robossl_client.card import STATE, EncoderCard
+from robossl_client.states import state_problem
 
+from robossl.encoders.run_session import empty_state, input_specs
 from robossl_serving.images import EncodedImages, inspect_images
 from robossl_serving.limits import Limits
 from robossl_serving.refused import bad_request
@@ -33,9 +36,7 @@ def read_frames(
     Raises:
         RefusedError: the frames do not match the card, or exceed a limit.
     """
-    inputs = request.inputs
-    if len(inputs) != 1 or (tensor := inputs[0]).name != card.input.name:
-        raise bad_request(f"the model takes one input, {card.input.name!r}; ModelMetadata describes it")
+    tensor = _find_inputs(request, card)[card.input.name]
     shape = tuple(tensor.shape)
     frames: UInt8[ndarray, "b h w 3"] | EncodedImages
     if tensor.datatype == "UINT8":
@@ -54,6 +55,65 @@ def read_frames(
     if fixed_hw is not None and hw != fixed_hw:
         raise bad_request(f"the model takes frames of {fixed_hw[0]}x{fixed_hw[1]} only")
     return frames
+
+
+def read_state(
+    request: pb.ModelInferRequest,
+    card: EncoderCard,
+    *,
+    num_frames: int,
+    outputs: Sequence[str],
+    limits: Limits,
+    regions: RegionReader | None,
+) -> Float32[ndarray, "b v"] | None:
+    """Return the state of a request, zeros if no output asked for depends on it, or None if the model takes none.
+
+    Raises:
+        RefusedError: the state is missing, or does not match the card or the frames.
+    """
+    spec = input_specs(card).get(STATE)
+    if spec is None:
+        return None
+    tensor = _find_inputs(request, card).get(STATE)
+    state: Float32[ndarray, "b v"] | None = None
+    if tensor is not None:
+        if tensor.datatype != "FP32":
+            raise bad_request(f"{STATE} is FP32, got {tensor.datatype[:16]!r}")
+        state = _numbers(request, tensor, limits=limits, regions=regions)
+    problem = state_problem(card, state, num_frames=num_frames, outputs=outputs)
+    if problem is not None:
+        raise bad_request(problem)
+    return empty_state(spec, num_frames) if state is None else state
+
+
+def _find_inputs(request: pb.ModelInferRequest, card: EncoderCard) -> dict[str, pb.ModelInferRequest.InferInputTensor]:
+    """Return the inputs of a request by name; the frames are among them."""
+    found, known = {tensor.name: tensor for tensor in request.inputs}, input_specs(card)
+    if len(found) != len(request.inputs) or card.input.name not in found or not found.keys() <= known.keys():
+        words = (
+            f"one input, {card.input.name!r}" if len(known) == 1 else f"the inputs {card.input.name!r} and {STATE!r}"
+        )
+        raise bad_request(f"the model takes {words}; ModelMetadata describes it")
+    return found
+
+
+def _numbers(
+    request: pb.ModelInferRequest,
+    tensor: pb.ModelInferRequest.InferInputTensor,
+    *,
+    limits: Limits,
+    regions: RegionReader | None,
+) -> ndarray:
+    shape = tuple(tensor.shape)
+    if not shape or not all(0 < size < 2**31 for size in shape) or math.prod(shape) > limits.typed_values:
+        raise bad_request(f"{STATE} has the shape (batch, dims), and at most {limits.typed_values} values")
+    size = math.prod(shape)
+    raw = _raw(request, tensor, regions, max_bytes=4 * size)
+    if raw is None:
+        raw = np.array(tensor.contents.fp32_contents, np.float32).tobytes()
+    if len(raw) != 4 * size:
+        raise bad_request(f"the shape of {STATE} says {size} values of 4 bytes, {len(raw)} bytes were sent")
+    return np.frombuffer(raw, np.float32).reshape(shape)
 
 
 def _check_shape(shape: tuple[int, ...], *, max_batch: int, limits: Limits) -> None:
@@ -85,16 +145,19 @@ def _raw(
     """Return the raw bytes of the input, or None if its contents are typed (a list of numbers)."""
     is_shared = "shared_memory_region" in tensor.parameters
     raws = request.raw_input_contents
-    if bool(raws) + tensor.HasField("contents") + is_shared != 1:
+    # In Triton, an input in shared memory has no entry among the raw contents.
+    raw_names = [each.name for each in request.inputs if "shared_memory_region" not in each.parameters]
+    if raws and len(raws) != len(raw_names):
+        raise bad_request("raw_input_contents has one entry for each input")
+    is_raw = bool(raws) and not is_shared
+    if is_raw + tensor.HasField("contents") + is_shared != 1:
         raise bad_request("an input has exactly one of raw_input_contents, contents and shared_memory_region")
     if is_shared:
         if regions is None:
             raise bad_request("this server has no shared memory; it is started with --shared-memory")
         return regions.read(tensor.parameters, max_bytes=max_bytes)
-    if raws:
-        if len(raws) != 1:
-            raise bad_request("raw_input_contents has one entry for each input")
-        raw: bytes = raws[0]
+    if is_raw:
+        raw: bytes = raws[raw_names.index(tensor.name)]
         return raw
     return None
 

@@ -14,7 +14,7 @@ from robossl_client.wire import get_value, put_values
 from robossl_serving.budget import MemoryBudget, MemoryClaim, late_error
 from robossl_serving.decoding import ImageDecoder
 from robossl_serving.executor import ClosedError
-from robossl_serving.frames import read_frames
+from robossl_serving.frames import read_frames, read_state
 from robossl_serving.images import EncodedImages
 from robossl_serving.limits import Limits
 from robossl_serving.model import Model
@@ -105,6 +105,14 @@ class Inference:
             )
             if isinstance(frames, EncodedImages):
                 frames = self._decoder.decode(frames, claim, model.statistics)
+            state = read_state(
+                message,
+                model.card,
+                num_frames=len(frames),
+                outputs=outputs,
+                limits=self._limits,
+                regions=self._shared_memory,
+            )
         except Exception:
             self._budget.release(claim)
             raise
@@ -117,6 +125,7 @@ class Inference:
             arrived_s=arrived_s,
             deadline_s=deadline_s,
             on_done=on_done,
+            state=state,
         )
         return InferJob(message, model, request, claim, decoded_s=time.monotonic())
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 from numpy import ndarray
 from robossl_client._proto import inference_pb2 as pb
 from robossl_client.card import EncoderCard
@@ -21,9 +21,9 @@ from robossl.common.checks import check_range
 from robossl.common.cpus import num_cpus
 from robossl.encoders.onnx_session import DIGEST_KEY, check_model_file, open_session, read_card
 from robossl.encoders.providers import GpuOptions, Provider
-from robossl.encoders.run_session import fixed_batch_of, session_runner
+from robossl.encoders.run_session import fixed_batch_of, input_specs, session_inputs, session_runner
 from robossl.errors import InputError
-from robossl.exporting.parity import GATES, check_parity, natural_frames
+from robossl.exporting.parity import GATES, FeatureFn, check_parity, natural_frames, sample_states
 from robossl.exporting.triton_layout import read_config
 from robossl_serving.costs import LARGER, Costs, measure_costs, measure_pixels
 from robossl_serving.device import Device
@@ -139,7 +139,7 @@ class Model:
         num_frames = fixed_batch_of(self.card) or 1
         frames = natural_frames(num_frames, self.card.input.fixed_hw or self.card.input.input_hw, seed=0)
         with contextlib.suppress(AttributeError):  # the model was unloaded meanwhile
-            self._session.run(list(self.card.outputs), {self.card.input.name: frames}, options)
+            self._session.run(list(self.card.outputs), session_inputs(self.card, frames), options)
 
     def _open_session(self, model: Path) -> InferenceSession:
         settings = self._settings
@@ -152,8 +152,10 @@ class Model:
             max_batch=self.max_batch,
         )
 
-    def _run(self, frames: UInt8[ndarray, "b h w 3"], outputs: Sequence[str]) -> dict[str, ndarray]:
-        values = self._run_session(frames, outputs)
+    def _run(
+        self, frames: UInt8[ndarray, "b h w 3"], outputs: Sequence[str], state: Float32[ndarray, "b v"] | None = None
+    ) -> dict[str, ndarray]:
+        values = self._run_session(frames, outputs, state)
         if frames.nbytes >= _LARGE:
             self._large_s = time.monotonic()
         return values
@@ -169,7 +171,7 @@ class Model:
             raise InputError(f"{model} holds other weights than its card.json describes; export it again")
         inputs = {each.name for each in self._session.get_inputs()}
         outputs = {each.name for each in self._session.get_outputs()}
-        if inputs != {self.card.input.name} or outputs != set(self.card.outputs):
+        if inputs != input_specs(self.card).keys() or outputs != set(self.card.outputs):
             raise InputError(f"{model} has the tensors {sorted(inputs | outputs)}, unlike its card; export it again")
 
     def _measure(self) -> Costs:
@@ -203,10 +205,10 @@ def check_on_this_machine(model: Path, card: EncoderCard, run: RunFn, settings: 
     batches = _PARITY_BATCHES if batch is None or batch >= max(_PARITY_BATCHES) else (batch,) * 4
     cases = [natural_frames(num, hw, seed=num + i) for hw in sizes for i, num in enumerate(batches)]
 
-    def candidate(frames: ndarray) -> dict[str, ndarray]:
-        return run(frames, names)
+    def with_state(model: RunFn) -> FeatureFn:
+        return lambda frames: model(frames, names, *sample_states(card, len(frames)))
 
-    check_parity(lambda frames: plain(frames, names), candidate, cases, gates=gates, provider=settings.provider)
+    check_parity(with_state(plain), with_state(run), cases, gates=gates, provider=settings.provider)
 
 
 def places_of(settings: SessionSettings) -> int:

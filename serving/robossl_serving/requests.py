@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 from numpy import ndarray
 
 Priority = Literal["control", "batch"]
@@ -31,6 +31,7 @@ class Request:
     # Number of frames that have run. A batch request runs in slices, and control requests may run between them.
     num_done: int = 0
     parts: list[dict[str, ndarray]] = field(default_factory=list, repr=False)
+    state: Float32[ndarray, "b v"] | None = None  # for a model with a policy that takes a state
     superseded: int = 0  # number of older waiting frames that this request replaced
     started_s: float = 0.0
     run_s: float = 0.0
@@ -69,6 +70,11 @@ class FrameSlice:
     def frames(self) -> UInt8[ndarray, "b h w 3"]:
         """The frames in the range."""
         return self.request.frames[self.start : self.stop]
+
+    @property
+    def state(self) -> Float32[ndarray, "b v"] | None:
+        """The state at these frames; None if the model takes none."""
+        return None if self.request.state is None else self.request.state[self.start : self.stop]
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,10 @@ def _changed(**changes: Any) -> str:
     [
         ("{", "not JSON"),
         ("[1]", "schema None"),
-        (_changed(schema="robossl.card/2"), "schema 'robossl.card/2', this version reads 'robossl.card/1'; install"),
+        (
+            _changed(schema="robossl.card/2"),
+            "schema 'robossl.card/2', this version reads 'robossl.card/1' and 'robossl.policy_card/1'; install",
+        ),
         (_changed(colour="blue"), "colour"),
         (_changed(version="3"), "version must be an integer"),
         (_changed(digest=None), "digest must be a string"),
