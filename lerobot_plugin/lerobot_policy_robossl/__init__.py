@@ -7,7 +7,8 @@ try:
     import lerobot  # noqa: F401
 except ImportError as error:
     raise ImportError(
-        "lerobot_policy_robossl needs lerobot: pip install 'lerobot[training,diffusion]>=0.6,<0.7' (Python 3.12 or later)"
+        "lerobot_policy_robossl needs lerobot and Python 3.12 or later: "
+        "pip install 'lerobot[training,diffusion]>=0.6,<0.7'"
     ) from error
 
 from lerobot_policy_robossl.configuration_robossl import RobosslActConfig, RobosslDiffusionConfig

@@ -86,12 +86,13 @@ def encoder_of(config: Any, *, weights_follow: bool) -> Encoder:
     if record and record["digest"] != opened.card.digest:
         raise InputError(
             f"{config.encoder} has other weights (digest {opened.card.digest[:12]}) than the policy's configuration "
-            f"recorded ({record['digest'][:12]}); name the same encoder, or remove encoder_record from the configuration"
+            f"recorded ({record['digest'][:12]}); name the same encoder, or remove encoder_record from it"
         )
+    values = dataclasses.asdict(opened.encoder.config)
     config.encoder_record = {
         "name": opened.card.name,
         "digest": opened.card.digest,
-        "config": {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(opened.encoder.config).items()},
+        "config": {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()},
         "is_changed": config.tune != "frozen",
         "licences": list(opened.card.licences),
         "warnings": list(opened.card.warnings),

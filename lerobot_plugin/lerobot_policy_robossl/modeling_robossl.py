@@ -54,7 +54,7 @@ class RobosslActPolicy(ACTPolicy):
 
 
 class RobosslDiffusionPolicy(DiffusionPolicy):
-    """Diffusion Policy on an encoder. The keypoints of its feature map are the observation; see `RobosslDiffusionConfig`.
+    """Diffusion Policy on an encoder. It sees keypoints of the feature map; see `RobosslDiffusionConfig`.
 
     Args:
         config: The configuration; the policy records the encoder in it.

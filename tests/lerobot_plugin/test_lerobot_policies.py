@@ -1,4 +1,4 @@
-"""ACT and Diffusion Policy of the real lerobot on our encoders: trained, saved, read in a new process. `make lerobot`."""
+"""ACT and Diffusion Policy of the real lerobot on our encoders: they train, and act in a new process as before."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def collected(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from robossl_envs.collect import collect
 
     out = tmp_path_factory.mktemp("collected") / "reach"
-    collect(env="robossl/Reach-v0", agent="expert", episodes=3, out=out, workers=1, image_size=64)
+    collect(env="robossl/Reach-v0", agent="expert", episodes=3, out=out, workers=1, image_size=64, hang_seconds=600)
     return out
 
 
@@ -89,7 +89,7 @@ def train(config: Any, root: Path, steps: int = 12) -> Trained:
     dataset = LeRobotDataset("local/reach", root=root, delta_timestamps=times, video_backend="pyav")
     policy = make_policy(config, ds_meta=meta)
     pre, post = make_pre_post_processors(config, dataset_stats=meta.stats)
-    items = [dataset[k] for k in range(0, 40, 5)]
+    items = [dataset[k] for k in range(0, 24, 3)]
     tensors = [name for name, value in items[0].items() if isinstance(value, torch.Tensor)]
     batch = {name: torch.stack([item[name] for item in items]) for name in tensors}
     optimizer = config.get_optimizer_preset().build(policy.get_optim_params())
@@ -111,9 +111,7 @@ def state_of(backbone: EncoderBackbone) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("tune", ["frozen", "last", "all"])
-def test_a_policy_learns_and_its_encoder_trains_only_if_tuned(
-    kind: str, tune: str, run: Path, collected: Path
-) -> None:
+def test_a_policy_learns_and_its_encoder_trains_only_if_tuned(kind: str, tune: str, run: Path, collected: Path) -> None:
     before = robossl.load_encoder(run).encoder.backbone.state_dict()
     trained = train(settings(kind, run, tune=tune), collected)
     assert trained.losses[-1] < 0.8 * trained.losses[0], trained.losses
