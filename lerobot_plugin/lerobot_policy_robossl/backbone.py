@@ -68,11 +68,16 @@ def encoder_of(config: Any, *, weights_follow: bool) -> Encoder:
             may be gone.
 
     Raises:
-        InputError: no encoder is named, it has no weights that can be saved with the policy, or it has other weights
-            than the configuration recorded.
+        InputError: no encoder is named, it has no weights that can be saved with the policy, or it is not the one that
+            the configuration recorded.
     """
     record = config.encoder_record
     if weights_follow and record:
+        if config.encoder != record["source"]:
+            raise InputError(
+                f"the saved policy keeps its encoder {record['source']}, but policy.encoder is {config.encoder}; leave "
+                "policy.encoder out, or train a new policy"
+            )
         with torch.random.fork_rng(devices=[]):
             return build_encoder(dataclasses.replace(config_from_json(record["config"]), init="random", init_hw=None))
     if not config.encoder:
@@ -90,6 +95,7 @@ def encoder_of(config: Any, *, weights_follow: bool) -> Encoder:
         )
     values = dataclasses.asdict(opened.encoder.config)
     config.encoder_record = {
+        "source": config.encoder,
         "name": opened.card.name,
         "digest": opened.card.digest,
         "config": {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -256,6 +257,9 @@ def test_an_exported_model_and_another_encoder_are_refused(run: Path, collected:
     with pytest.raises(InputError, match=r"has other weights \(digest"):
         train(settings("act", run, encoder_record=record | {"digest": "0" * 64}), collected, steps=0)
     policy.save_pretrained(tmp_path / "saved")
+    other = dataclasses.replace(policy.config, encoder="runs/other")
+    with pytest.raises(InputError, match=r"keeps its encoder .*mine, but policy.encoder is runs/other"):
+        type(policy).from_pretrained(tmp_path / "saved", config=other)
     config = json.loads((tmp_path / "saved" / "config.json").read_text())
     config["encoder_record"]["digest"] = "0" * 64
     (tmp_path / "saved" / "config.json").write_text(json.dumps(config))
