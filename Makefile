@@ -71,11 +71,11 @@ docs: $(STAMP)  ## the site, into build/site/index.html; a dead link or a public
 client: $(STAMP)  ## the client's own wheel, for robots
 	cd serving && $(CURDIR)/$(BIN)/python -m hatchling build -t wheel -d $(CURDIR)/dist
 
-# Its environment is apart from .venv, because lerobot pins its packages.
+# Its environment is apart from .venv, because lerobot pins its packages. Its imports warn, so warnings are no errors.
 PYTHON312 ?= python3.12
 LEROBOT := .venv-lerobot
 lerobot: $(LEROBOT)/.installed  ## tests of the plug-in for lerobot, in an environment of its own; PYTHON312=python3.12
-	OMP_NUM_THREADS=1 $(LEROBOT)/bin/python -m pytest tests/lerobot_plugin tests/envs/test_learning_curve.py
+	OMP_NUM_THREADS=1 $(LEROBOT)/bin/python -m pytest -W default tests/lerobot_plugin tests/envs/test_learning_curve.py
 
 $(LEROBOT)/.installed: pyproject.toml lerobot_plugin/pyproject.toml
 	test -x $(LEROBOT)/bin/pip || $(PYTHON312) -m venv --clear $(LEROBOT)

@@ -32,7 +32,8 @@ class EncoderSettings:
         pretrained_backbone_weights: Unused.
 
     Raises:
-        InputError: `tune` is unknown, frames would be normalised twice, or a setting of the replaced backbone is changed.
+        InputError: `tune` is unknown, frames would be normalised twice, or a setting of the replaced backbone is
+            changed.
     """
 
     encoder: str = ""

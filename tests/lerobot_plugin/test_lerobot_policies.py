@@ -203,7 +203,7 @@ def test_a_saved_policy_acts_the_same_in_a_new_process_without_the_run(
 def python(line: list[Any], home: Path) -> str:
     """Run a command offline, in one thread, with a home of its own for lerobot."""
     own = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_HOME": str(home / "hf"), "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([*map(str, line)], capture_output=True, text=True, timeout=300, env=os.environ | own)
+    done = subprocess.run([*map(str, line)], capture_output=True, text=True, timeout=600, env=os.environ | own)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout + done.stderr
 
