@@ -12,7 +12,7 @@ PYTHON := $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	done)
 endif
 
-.PHONY: help install quickstart test test-all soak lint types bench gpu tables table invariances explore docs client lock clean
+.PHONY: help install quickstart test test-all soak lint types bench gpu tables table invariances explore docs client lerobot lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -70,6 +70,18 @@ docs: $(STAMP)  ## the site, into build/site/index.html; a dead link or a public
 
 client: $(STAMP)  ## the client's own wheel, for robots
 	cd serving && $(CURDIR)/$(BIN)/python -m hatchling build -t wheel -d $(CURDIR)/dist
+
+# Its environment is apart from .venv, because lerobot pins its packages. Its imports warn, so warnings are no errors.
+PYTHON312 ?= python3.12
+LEROBOT := .venv-lerobot
+lerobot: $(LEROBOT)/.installed  ## tests of the plug-in for lerobot, in an environment of its own; PYTHON312=python3.12
+	OMP_NUM_THREADS=1 $(LEROBOT)/bin/python -m pytest -W default tests/lerobot_plugin tests/envs/test_learning_curve.py
+
+$(LEROBOT)/.installed: pyproject.toml lerobot_plugin/pyproject.toml
+	test -x $(LEROBOT)/bin/pip || $(PYTHON312) -m venv --clear $(LEROBOT)
+	$(LEROBOT)/bin/pip install --quiet --disable-pip-version-check --editable . --editable lerobot_plugin \
+		pytest pytest-timeout hypothesis h5py 'stable-baselines3>=2.7'
+	@touch $@
 
 lock: $(STAMP)  ## resolve requirements.lock again
 	$(BIN)/uv pip compile pyproject.toml --quiet --system-certs --upgrade --group dev --generate-hashes --universal --python-version 3.11 \
