@@ -42,6 +42,11 @@ def hold(frames: np.ndarray, first: int, end: int) -> np.ndarray:
     return frames
 
 
+def jump_at(row: int) -> np.ndarray:
+    """Return a column that is 0 before a row and 1 from it on."""
+    return (np.arange(LENGTH) >= row)[:, None].astype(float)
+
+
 def test_a_clean_data_set_and_its_store_have_no_finding(tmp_path: Path) -> None:
     root = with_bad(tmp_path / "set", RecordedEpisode(1))
     assert find(root) == {}
@@ -91,6 +96,16 @@ PLANTED: dict[str, tuple[Callable[[], RecordedEpisode], tuple[str, str], str]] =
     "idle": (
         lambda: RecordedEpisode(1, state=np.maximum(np.arange(LENGTH), 14)[:, None] * np.ones((1, 2))),
         ("note", "idle"),
+        BAD,
+    ),
+    "another rate than stated": (
+        lambda: RecordedEpisode(1, seconds=1.3 * np.arange(LENGTH) / FPS),
+        ("warning", "rates"),
+        BAD,
+    ),
+    "jump of actions": (
+        lambda: RecordedEpisode(1, state=np.sin(np.arange(2 * LENGTH)).reshape(LENGTH, 2) + 90 * jump_at(11)),
+        ("warning", "action-jumps"),
         BAD,
     ),
     "nan": (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from robossl.data.doctor.action_checks import check_actions, check_idle
+from robossl.data.doctor.action_checks import check_actions, check_clipped, check_idle, check_jumps
 from robossl.data.doctor.column_checks import check_constant, check_finite, check_shift, check_still
 from robossl.data.doctor.facts import DataFacts
 from robossl.data.doctor.file_checks import check_counts, check_files, check_licence, check_notes
@@ -35,6 +35,8 @@ CHECKS: dict[str, Check] = {
     "constant": check_constant,
     "still": check_still,
     "idle": check_idle,
+    "clipped": check_clipped,
+    "action-jumps": check_jumps,
     "shift": check_shift,
     "finite": check_finite,
     "splits": check_splits,

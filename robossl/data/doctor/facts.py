@@ -35,6 +35,8 @@ class VideoFacts:
     seconds: Float64[ndarray, " n"] | None = None  # time of each frame
     row_seconds: Float64[ndarray, " n"] | None = None  # times of the rows of these frames, by the same clock
     damage: str = ""
+    camera: str = ""
+    size: str = ""  # width x height in pixels, as the container states it
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,9 @@ class DataFacts:
     pictures: list[PictureFacts]
     skipped: tuple[Problem, ...] = ()  # files that ingest would leave out
     notes: tuple[Problem, ...] = ()  # files that ingest would read with a correction
+    frames_per_s: float | None = None  # frames per second that the metadata states
+    sizes: dict[str, str] = field(default_factory=dict)  # camera -> width x height that the metadata states
+    is_thinned: bool = False  # whether a store lacks near-equal frames (`robossl ingest --thin`)
 
     @property
     def is_store(self) -> bool:

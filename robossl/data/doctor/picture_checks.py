@@ -95,16 +95,22 @@ def check_blank(facts: DataFacts, limits: DoctorLimits) -> Iterator[Defect]:
 
 
 def check_sizes(facts: DataFacts, limits: DoctorLimits) -> Iterator[Defect]:
-    """Find episodes whose frames have another size than most of the same camera."""
-    by_camera: dict[str, list[PictureFacts]] = defaultdict(list)
+    """Find episodes whose frames have another size than the metadata state, or than most of the same camera."""
+    by_camera: dict[str, dict[str, str]] = defaultdict(dict)
+    for video in facts.videos:
+        if video.size:
+            by_camera[video.camera][video.episode] = video.size
     for picture in facts.pictures:
-        by_camera[picture.camera].append(picture)
-    for pictures in by_camera.values():
-        usual = Counter(picture.size for picture in pictures).most_common(1)[0][0]
-        for picture in pictures:
-            if picture.size != usual:
+        by_camera[picture.camera][picture.episode] = picture.size
+    for camera, sizes in by_camera.items():
+        usual = Counter(sizes.values()).most_common(1)[0][0]
+        for episode, size in sizes.items():
+            if size != facts.sizes.get(camera, size):
+                remedy = "correct the shape in meta/info.json, or encode the videos again; lerobot trusts the shape"
+                yield Defect("warning", episode, f"size differs from the stated {facts.sizes[camera]}", remedy, size)
+            elif size != usual:
                 remedy = "check that the camera was not changed; views are resized, so training runs"
-                yield Defect("warning", picture.episode, f"size differs from the usual {usual}", remedy, picture.size)
+                yield Defect("warning", episode, f"size differs from the usual {usual}", remedy, size)
 
 
 def check_splits(facts: DataFacts, limits: DoctorLimits) -> Iterator[Defect]:

@@ -12,7 +12,8 @@ import numpy as np
 import simplejpeg
 
 from robossl.data.doctor.facts import DataFacts, PictureFacts, TableFacts, VideoFacts, small_frame
-from robossl.data.doctor.lerobot_tables import check_metadata, read_lerobot_tables
+from robossl.data.doctor.lerobot_metadata import check_metadata, read_sizes
+from robossl.data.doctor.lerobot_tables import read_lerobot_tables
 from robossl.data.files import VIDEO_SUFFIXES, stated_licence
 from robossl.data.index import read_entries
 from robossl.data.listed_sources import list_source
@@ -20,6 +21,7 @@ from robossl.data.manifest import Problem
 from robossl.data.source import Damaged, Listing, SourceOptions, Unit
 from robossl.data.source_checks import read_frames
 from robossl.data.sources import source_class
+from robossl.data.sources.lerobot_meta import read_metadata
 from robossl.data.store import Store
 from robossl.data.video import Video
 
@@ -41,8 +43,10 @@ def read_source_facts(path: Path, *, format: str, max_episodes: int | None, watc
     root, name, listing = list_source(path, format, None, SourceOptions())
     problems: list[Problem] = []
     tables: list[TableFacts] = []
+    frames_per_s, sizes = None, {}
     if name == "lerobot":
         tables, videos, problems = read_lerobot_tables(root, listing.columns)
+        frames_per_s, sizes = read_metadata(root).frames_per_s, read_sizes(root)
     else:
         videos = _file_videos(root, listing, watch)
     pictures, read_tables, damaged = _decode_units(root, name, listing, max_episodes, watch)
@@ -57,6 +61,8 @@ def read_source_facts(path: Path, *, format: str, max_episodes: int | None, watc
         pictures=pictures,
         skipped=(*listing.skipped, *problems, *(problem for problem in damaged if problem.path not in broken)),
         notes=(*listing.notes, *(check_metadata(root) if name == "lerobot" else ())),
+        frames_per_s=frames_per_s,
+        sizes=sizes,
     )
 
 

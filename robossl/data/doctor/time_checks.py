@@ -15,6 +15,7 @@ from robossl.data.doctor.limits import DoctorLimits
 
 JUMP = 1.75  # a step of time that is longer than this many usual steps is a jump
 DRIFT, MUCH_DRIFT = 0.5, 3.0  # in frames: rows then pair with the neighbour of their frame; with a wrong frame
+OFF_RATE = 0.1  # relative distance of a mean step from the stated one
 OUTLIER = 3.0  # distance of a length from the mean, in standard deviations
 FEW_EPISODES = 8  # with fewer, nothing is said about what is usual
 
@@ -55,7 +56,10 @@ def check_drift(facts: DataFacts, limits: DoctorLimits) -> Iterator[Defect]:
 
 
 def check_rates(facts: DataFacts, limits: DoctorLimits) -> Iterator[Defect]:
-    """Find episodes whose frame rate is not that of most."""
+    """Find episodes whose frame rate is not the stated one, or not that of most."""
+    yield from _compare_stated(facts)
+    if facts.is_thinned:
+        return  # the frames that are left have no rate
     rates = {picture.episode: round(picture.frames_per_s, 1) for picture in facts.pictures}
     for video in facts.videos:
         if video.seconds is not None and len(video.seconds) > 1 and (step := float(np.median(np.diff(video.seconds)))):
@@ -68,6 +72,19 @@ def check_rates(facts: DataFacts, limits: DoctorLimits) -> Iterator[Defect]:
             yield Defect(
                 "warning", episode, f"frame rate differs from the usual {usual[0][0]:g}/s", remedy, f"{rate:g}/s"
             )
+
+
+def _compare_stated(facts: DataFacts) -> Iterator[Defect]:
+    """Compare the mean step of the rows, without jumps, with the frame rate that the metadata states."""
+    for table in facts.tables:
+        if facts.frames_per_s is None or table.seconds is None or len(table.seconds) < 2:
+            continue
+        steps = np.diff(table.seconds)
+        steps = steps[(steps > 0) & (steps <= JUMP * np.median(steps))]  # jumps are a finding of their own
+        if len(steps) and abs(steps.mean() * facts.frames_per_s - 1) > OFF_RATE:
+            what = f"times of rows contradict the stated {facts.frames_per_s:g}/s"
+            remedy = "correct fps in meta/info.json, or write the times again; lerobot pairs frames by fps"
+            yield Defect("warning", table.episode, what, remedy, f"{1 / steps.mean():.4g}/s")
 
 
 def check_lengths(facts: DataFacts, limits: DoctorLimits) -> Iterator[Defect]:
