@@ -138,6 +138,16 @@ def test_near_duplicates_are_told_from_equal_frames(tmp_path: Path) -> None:
     assert found == {("warning", "near-duplicates"): {f"{BAD}/top"}}
 
 
+def test_decoded_frames_are_reduced_to_a_few_bytes_each(tmp_path: Path) -> None:
+    for num in (20, 80):
+        write_video(tmp_path / f"{num}.mp4", block_frames(0, num=num))
+    kept = {}
+    for picture in examine_data(tmp_path)[0].pictures:
+        fields = [getattr(picture, name) for name in type(picture).__dataclass_fields__]
+        kept[picture.episode] = sum(field.nbytes for field in fields if isinstance(field, np.ndarray))
+    assert (kept["80.mp4"] - kept["20.mp4"]) / 60 < 32
+
+
 def test_two_splits_share_an_episode(tmp_path: Path) -> None:
     splits = {"train": "0:3", "val": "3:4"}
     episodes = [RecordedEpisode(seed) for seed in (0, 1, 2, 1)]
