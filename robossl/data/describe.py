@@ -56,6 +56,11 @@ def _summary(store: Store) -> Table:
     table.add_row("pictures", f"{manifest.num_bytes / 2**20:.0f} MiB, short side at most {manifest.short_side}")
     dropped = format_count(manifest.duplicate_frames, "frame"), format_count(manifest.duplicate_episodes, "episode")
     table.add_row("dropped repetitions", ", ".join(dropped))
+    if manifest.thin:
+        within = f"less than {manifest.thin:g} grey levels from the last kept frame"
+        table.add_row("thinned", f"{format_count(manifest.thinned_frames, 'frame')}, {within}")
+    if manifest.frame_hook:
+        table.add_row("frame hook", escape(manifest.frame_hook))
     table.add_row("skipped files", str(manifest.num_skipped))
     if (gap := _largest_gap(store)) is not None:
         table.add_row("columns matched by time", f"at most {gap:.3f} s from their frame")

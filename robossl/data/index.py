@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from robossl.common.atomic_io import atomic_write, sync
 from robossl.data.manifest import Manifest, Problem, SourceEntry
-from robossl.data.shards import RECORD_SCHEMA, ShardReader, UnitRecord, as_lists
+from robossl.data.shards import RECORD_SCHEMA, ShardReader, UnitRecord, as_lists, record_fields
 from robossl.data.source import Listing
 
 LABEL = "label:"  # prefix of the names of label columns in episodes.arrow
@@ -144,9 +144,8 @@ def read_entries(store: Path, manifest: Manifest) -> list[IndexEntry]:
                 for name, value in row.items()
                 if name.startswith(LABEL) and value is not None
             }
-            entries.append(
-                IndexEntry(UnitRecord(**{name: row[name] for name in names}), row["shard"], row["split"], labels)
-            )
+            record = UnitRecord(**{name: row[name] for name in names if name in row})
+            entries.append(IndexEntry(record, row["shard"], row["split"], labels))
     return entries
 
 
@@ -164,7 +163,8 @@ def problems_of(listing: Listing, done: Mapping[tuple[str, str], IndexEntry]) ->
 
 
 def _episodes_table(entries: Sequence[IndexEntry], labels: Sequence[str]) -> pa.Table:
-    records = {name: [getattr(entry.record, name) for entry in entries] for name in UnitRecord.__dataclass_fields__}
+    names = record_fields(entry.record for entry in entries)
+    records = {name: [getattr(entry.record, name) for entry in entries] for name in names}
     columns = {
         "id": pa.array([f"{entry.record.source}/{entry.record.key}" for entry in entries], pa.string()),
         "split": pa.array([entry.split for entry in entries], pa.string()),
@@ -211,5 +211,6 @@ def _count(source: SourceEntry, kept: Sequence[IndexEntry], dropped: Sequence[In
         num_episodes=len(own),
         num_frames=sum(record.num_frames for record in own),
         duplicate_frames=sum(record.num_duplicates for record in own),
+        thinned_frames=sum(record.num_thinned for record in own),
         duplicate_episodes=sum(entry.record.source == source.name for entry in dropped),
     )

@@ -25,15 +25,14 @@ from robossl.data.ingest_report import IngestReport, check_disk
 from robossl.data.jobs import plan_jobs, run_jobs
 from robossl.data.labels import NO_LABELS
 from robossl.data.listed_sources import ListedSource, check_places, deal_units, list_source, name_sources
-from robossl.data.manifest import Manifest, Problem, read_manifest, write_manifest
+from robossl.data.manifest import Manifest, Problem, write_manifest
 from robossl.data.parts import parse_part
+from robossl.data.settings import check_settings, open_or_create
 from robossl.data.shards import read_records
 from robossl.data.source import SourceOptions
 from robossl.data.store import Store, open_store
 from robossl.data.worker import write_shard
 from robossl.errors import InputError
-
-SHORT_SIDE, QUALITY = 256, 90  # defaults of a new store: shorter side in pixels, JPEG quality
 
 
 def ingest(
@@ -48,6 +47,8 @@ def ingest(
     licence: str | None = None,
     short_side: int | None = None,
     quality: int | None = None,
+    thin: float | None = None,
+    frame_hook: str | None = None,
     workers: int | None = None,
     part: str | None = None,
     on: Literal["local", "ray"] = "local",
@@ -76,6 +77,11 @@ def ingest(
         short_side: shorter side of stored frames in pixels; larger frames are shrunk, smaller frames kept. If not
             given: the value of the store, or 256 for a new store.
         quality: JPEG quality of stored frames, 1 to 100. If not given: the value of the store, or 90 for a new store.
+        thin: drop frames that differ by less than this many grey levels (0 to 255) from the last kept frame of their
+            episode, as the mean absolute difference at 32x24 pixels; 0.5 drops still stretches. Their columns are
+            dropped too. If not given: the value of the store, or 0 (keep them) for a new store.
+        frame_hook: MODULE:FUNCTION, a function that changes each frame before it is stored, such as one that blurs
+            faces. It gets RGB pixels, uint8 (h, w, 3), and returns the same shape and type.
         workers: number of worker processes. If not given: one per available CPU.
         part: read only one part of the episodes, such as 3/16 for the third of 16 parts, so that several machines share
             the work. Each part needs its own `out`; `robossl merge` joins them.
@@ -84,7 +90,7 @@ def ingest(
         strict: stop with an error if a file must be skipped or corrected.
 
     Raises:
-        InputError: a source cannot be used, the store has other settings, or a file is refused by `strict`.
+        InputError: a source or the hook cannot be used, the store has other settings, or `strict` refuses a file.
         ResourceError: the disk is too small, a worker died, or another ingest is writing to the store.
 
     Example:
@@ -97,7 +103,8 @@ def ingest(
     """
     sources = [sources] if isinstance(sources, str | os.PathLike) else sources
     out = Path(out)
-    _check(sources, short_side, quality, workers)
+    _check(sources, workers)
+    check_settings(short_side, quality, thin, frame_hook)
     check_places(sources, out)
     check_positive(image_fps=image_fps)
     options = SourceOptions(label_columns, image_folders, image_fps)
@@ -107,7 +114,9 @@ def ingest(
     found = [list_source(root, format, table, options) for root in roots]
     with _removed_if_empty(out), locked(out, "ingest"), raise_disk_full(out):
         (out / "shards").mkdir(exist_ok=True)
-        manifest = _open_or_create(out, short_side, quality, part or "")
+        manifest = open_or_create(
+            out, part or "", short_side=short_side, quality=quality, thin=thin, frame_hook=frame_hook
+        )
         listed, manifest = name_sources(found, manifest, licence)
         if dealt:
             listed = [deal_units(one, dealt) for one in listed]
@@ -198,35 +207,11 @@ def _commit(out: Path, manifest: Manifest, listed: Sequence[ListedSource], repor
     return manifest
 
 
-def _check(sources: Sequence[StrPath], short_side: int | None, quality: int | None, workers: int | None) -> None:
+def _check(sources: Sequence[StrPath], workers: int | None) -> None:
     if not sources:
         raise InputError("no source given; name at least one folder or file")
-    if short_side is not None and not 16 <= short_side <= 4096:
-        raise InputError(f"short_side must be 16 to 4096 pixels, got {short_side}")
-    if quality is not None and not 1 <= quality <= 100:
-        raise InputError(f"quality must be 1 to 100, got {quality}")
     if workers is not None and workers < 1:
         raise InputError(f"workers must be at least 1, got {workers}")
-
-
-def _open_or_create(out: Path, short_side: int | None, quality: int | None, part: str) -> Manifest:
-    if not (out / "manifest.json").exists():
-        return Manifest(short_side=short_side or SHORT_SIDE, quality=quality or QUALITY, part=part)
-    manifest = read_manifest(out)
-    if manifest.part != part:
-        held = f"part {manifest.part} of an ingest" if manifest.part else "a whole ingest"
-        raise InputError(
-            f"{out} holds {held}, got {f'--part {part}' if part else 'no --part'}; "
-            "choose another --out, or merge the parts with robossl merge"
-        )
-    made, got = (manifest.short_side, manifest.quality), (short_side, quality)
-    if any(new not in (None, old) for old, new in zip(made, got, strict=True)):
-        said = " ".join(f"--{name} {new}" for name, new in zip(("short-side", "quality"), got, strict=True) if new)
-        raise InputError(
-            f"{out} was made with --short-side {manifest.short_side} --quality {manifest.quality}, got {said}; "
-            "leave these options out to add to it, or choose another --out"
-        )
-    return manifest
 
 
 def _read_finished(out: Path) -> dict[str, dict[tuple[str, str], IndexEntry]]:

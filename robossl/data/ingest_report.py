@@ -91,10 +91,11 @@ class IngestReport:
         if self._kept_back:
             self.say("all skipped and corrected files are listed in manifest.json")
         is_added = not {source.name for source in manifest.sources} <= self._listed
+        near = f"{format_count(manifest.thinned_frames, 'near-equal frame')}, " if manifest.thin else ""
         self.say(
             f"done in {self._progress.seconds:.0f} s: {'the store now has ' if is_added else ''}"
             f"{format_count(manifest.num_episodes, 'episode')}, "
-            f"{format_count(manifest.num_frames, 'frame')}, {manifest.num_bytes / 2**20:.0f} MiB; dropped "
+            f"{format_count(manifest.num_frames, 'frame')}, {manifest.num_bytes / 2**20:.0f} MiB; dropped {near}"
             f"{format_count(manifest.duplicate_frames, 'repeated frame')} and "
             f"{format_count(manifest.duplicate_episodes, 'repeated episode')}; "
             f"skipped {format_count(manifest.num_skipped, 'file')}"

@@ -30,7 +30,7 @@ def plan_jobs(
 
     Args:
         out: folder of the store.
-        manifest: manifest of the store, which states the size and JPEG quality of stored frames.
+        manifest: manifest of the store, which states how frames are stored.
         listed: the sources of this ingest.
         done: for each source name, the (key, fingerprint) of the units that are stored already.
     """
@@ -62,6 +62,8 @@ def plan_jobs(
                     columns=one.listing.columns,
                     short_side=manifest.short_side,
                     quality=manifest.quality,
+                    thin=manifest.thin,
+                    frame_hook=manifest.frame_hook,
                 )
             )
             start, size = number + 1, 0

@@ -25,7 +25,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class SourceEntry:
-    """One ingested source, with its numbers of episodes, frames and dropped duplicates."""
+    """One ingested source, with its numbers of episodes, frames and dropped frames."""
 
     name: str  # name of the source's folder or file, made unique in the store; episode ids start with it
     path: str
@@ -36,6 +36,7 @@ class SourceEntry:
     num_frames: int = 0
     duplicate_frames: int = 0
     duplicate_episodes: int = 0
+    thinned_frames: int = 0
     skipped: tuple[Problem, ...] = ()
     notes: tuple[Problem, ...] = ()
 
@@ -57,6 +58,8 @@ class Manifest:
     num_bytes: int = 0  # size of the stored pictures
     splits: dict[str, dict[str, int]] = field(default_factory=dict)  # name of the split -> {"episodes": e, "frames": n}
     label_names: tuple[str, ...] = ()
+    thin: float = 0.0  # frames that differ by fewer grey levels from the last kept frame are dropped; 0: none
+    frame_hook: str = ""  # MODULE:FUNCTION that changed each frame before it was stored
     part: str = ""  # such as "3/16" if the store holds one part of an ingest
 
     @property
@@ -68,6 +71,11 @@ class Manifest:
     def duplicate_frames(self) -> int:
         """Number of frames dropped because they equal the previous frame."""
         return sum(source.duplicate_frames for source in self.sources)
+
+    @property
+    def thinned_frames(self) -> int:
+        """Number of frames dropped because they nearly equal the last kept frame."""
+        return sum(source.thinned_frames for source in self.sources)
 
     @property
     def duplicate_episodes(self) -> int:
@@ -146,8 +154,13 @@ def _other_folder(path: Path) -> str:
 def write_manifest(store: Path, manifest: Manifest) -> None:
     """Replace `store/manifest.json` atomically."""
     content = {"schema": SCHEMA, **asdict(manifest)}
-    if not manifest.part:  # earlier versions do not know this field
-        del content["part"]
+    # Earlier versions do not know these fields.
+    for name in ("part", "thin", "frame_hook"):
+        if not content[name]:
+            del content[name]
+    for source in content["sources"]:
+        if not manifest.thin:
+            del source["thinned_frames"]
     with atomic_write(store / "manifest.json") as aside:
         aside.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
 

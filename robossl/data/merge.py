@@ -15,6 +15,7 @@ from robossl.common.progress import Progress
 from robossl.data.index import IndexEntry, read_entries, write_index
 from robossl.data.manifest import Manifest, SourceEntry, read_manifest, write_manifest
 from robossl.data.parts import parse_part
+from robossl.data.settings import describe_settings
 from robossl.data.shards import read_records
 from robossl.data.store import Store, open_store
 from robossl.errors import InputError
@@ -28,7 +29,7 @@ def merge(stores: Sequence[StrPath], *, out: StrPath) -> Store:
     it is run again.
 
     Args:
-        stores: Folders of stores that were made with the same short side and quality.
+        stores: Folders of stores that were made with the same settings (short side, quality, ...).
         out: Folder of the new store.
 
     Raises:
@@ -97,15 +98,12 @@ def _check_parts(manifests: Mapping[Path, Manifest]) -> None:
 
 def _shared_settings(manifests: Mapping[Path, Manifest]) -> Manifest:
     """Return an empty manifest with the settings that all stores share."""
-    made = {
-        folder: f"--short-side {manifest.short_side} --quality {manifest.quality}"
-        for folder, manifest in manifests.items()
-    }
+    made = {folder: describe_settings(manifest) for folder, manifest in manifests.items()}
     if len(set(made.values())) > 1:
         said = ", ".join(f"{folder} with {options}" for folder, options in made.items())
         raise InputError(f"the stores were made with other settings: {said}; ingest again what differs")
     first = next(iter(manifests.values()))
-    return Manifest(short_side=first.short_side, quality=first.quality)
+    return Manifest(short_side=first.short_side, quality=first.quality, thin=first.thin, frame_hook=first.frame_hook)
 
 
 def _join_entries(manifests: Mapping[Path, Manifest]) -> dict[Path, list[IndexEntry]]:

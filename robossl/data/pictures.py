@@ -15,6 +15,7 @@ from robossl.data.source import Damaged
 # Larger images are refused, because they may be decompression bombs. 64 megapixels are 192 MB of RGB.
 MAX_PIXELS = 64_000_000
 MAX_SIDE = 16_384
+SMALL_HW = (24, 32)  # size of a small frame, by which frames are compared, in pixels
 # Formats that Pillow may read; it detects them by content. Some of Pillow's other readers start external programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 
@@ -75,6 +76,16 @@ def encode_jpeg(image: Image.Image, quality: int) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
     return buffer.getvalue()
+
+
+def small_frame(pixels: UInt8[ndarray, "h w 3"]) -> UInt8[ndarray, "h w"]:
+    """Return a frame in grey at `SMALL_HW`."""
+    return resize_grey(pixels, SMALL_HW)
+
+
+def grey_difference(a: UInt8[ndarray, "h w"], b: UInt8[ndarray, "h w"]) -> float:
+    """Return the mean absolute difference of two grey frames, in grey levels (0 to 255)."""
+    return float(np.abs(a.astype(np.int16) - b).mean())
 
 
 def resize_grey(pixels: UInt8[ndarray, "h w 3"], hw: tuple[int, int]) -> UInt8[ndarray, "h w"]:

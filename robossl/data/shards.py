@@ -8,7 +8,7 @@ have no `.units` file.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -38,6 +38,7 @@ class UnitRecord:
     num_bytes: int = 0
     end_seconds: float = 0.0  # time of the episode's last frame, even if this frame was dropped
     hash: str = ""  # hash of the stored pictures, times and columns
+    num_thinned: int = 0  # number of frames dropped because they nearly equal the last kept frame
 
 
 _TYPES: dict[str, pa.DataType] = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
@@ -110,9 +111,19 @@ class ShardWriter:
         self._rows.clear()
 
 
+def record_fields(records: Iterable[UnitRecord]) -> list[str]:
+    """Return the names of the fields to write.
+
+    Earlier versions do not know `num_thinned`, so it is left out if no frame was thinned.
+    """
+    is_thinned = any(record.num_thinned for record in records)
+    return [name for name in RECORD_SCHEMA.names if is_thinned or name != "num_thinned"]
+
+
 def write_records(path: Path, records: Sequence[UnitRecord]) -> None:
     """Write the records of a shard's units (episodes) atomically."""
-    table = pa.Table.from_pylist([asdict(record) for record in records], schema=RECORD_SCHEMA)
+    schema = pa.schema([RECORD_SCHEMA.field(name) for name in record_fields(records)])
+    table = pa.Table.from_pylist([asdict(record) for record in records], schema=schema)
     with (
         atomic_write(path) as aside,
         pa.OSFile(str(aside), "wb") as file,

@@ -67,15 +67,15 @@ def measure_frames(store: Store, pictures: Sequence[PictureFacts]) -> Measured:
     duplicates = [near_duplicates(picture, MIN_STRETCH_SECONDS) | picture.repeats for picture in pictures]
     return Measured(
         np.asarray(store.end_seconds, np.float64),
-        np.array([picture.small.mean() for picture in pictures]),
-        np.concatenate([np.zeros(0), *(picture.motion for picture in pictures if len(picture.small) > 1)]),
+        np.array([picture.brightness for picture in pictures]),
+        np.concatenate([np.zeros(0), *(picture.motion for picture in pictures if len(picture.motion))]),
         np.array([found.mean() for found in duplicates]),
     )
 
 
 def compute_statistics(store: Store, pictures: Sequence[PictureFacts], measured: Measured) -> StoreStatistics:
     """Return the statistics of a store, of which some episodes were decoded."""
-    num_frames = np.array([len(picture.small) for picture in pictures])
+    num_frames = np.array([len(picture.seconds) for picture in pictures])
     sizes = Counter(f"{width}x{height}" for height, width in np.asarray(store.frame_hw).tolist())
     labels = {name: Counter(str(each) for each in store.labels(name) if each) for name in store.label_names}
     splits = {name or "(no split)": counts["episodes"] for name, counts in store.manifest.splits.items()}

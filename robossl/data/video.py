@@ -74,6 +74,11 @@ class Video:
         self._container.close()
 
     @property
+    def hw(self) -> tuple[int, int]:
+        """Height and width in pixels, as the header states them."""
+        return self._stream.codec_context.height, self._stream.codec_context.width
+
+    @property
     def header(self) -> VideoHeader:
         """The header of the video stream. If the stream does not state a value, the container's value is used."""
         stream, rate = self._stream, self._stream.average_rate

@@ -6,15 +6,19 @@ import hashlib
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing import parent_process
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
+from numpy import ndarray
 
 from robossl.common.atomic_io import raise_disk_full
+from robossl.data.frame_hook import apply_frame_hook
 from robossl.data.manifest import Problem
-from robossl.data.pictures import encode_jpeg, shrink
+from robossl.data.pictures import encode_jpeg, grey_difference, shrink, small_frame
 from robossl.data.shards import ShardWriter, UnitRecord
 from robossl.data.source import Damaged, Frame, Source, Unit, same_frame
 from robossl.data.source_checks import read_frames
@@ -34,6 +38,8 @@ class ShardJob:
     columns: dict[str, int]
     short_side: int
     quality: int
+    thin: float = 0.0
+    frame_hook: str = ""
 
     @property
     def num_frames(self) -> int:
@@ -58,7 +64,7 @@ def write_shard(job: ShardJob) -> list[Problem]:
     """Write one shard (a file of frames); return the units (episodes) that could not be read, with the reasons.
 
     Raises:
-        InputError: the source returns something other than frames.
+        InputError: the source returns something other than frames, or the hook something other than pixels.
         ResourceError: the disk is full; no partial shard is left.
     """
     source = source_class(job.format)(job.root)
@@ -68,19 +74,42 @@ def write_shard(job: ShardJob) -> list[Problem]:
     return [Problem(record.key, record.reason) for record in records if record.reason]
 
 
+@dataclass(slots=True)
+class FrameTally:
+    """What was read of a unit (episode) so far."""
+
+    num_read: int = 0
+    num_thinned: int = 0
+    end_seconds: float = 0.0
+
+
+def _kept_frames(job: ShardJob, source: Source, unit: Unit, tally: FrameTally) -> Iterator[Frame]:
+    """Yield the frames to store: none that repeats the last one, and with `job.thin` none that nearly equals it."""
+    last: Frame | None = None
+    last_small: UInt8[ndarray, "h w"] | None = None
+    frames = read_frames(source, unit, job.columns)
+    for frame in apply_frame_hook(job.frame_hook, frames) if job.frame_hook else frames:
+        if last is not None and frame.time_seconds < tally.end_seconds:
+            raise Damaged(f"times go backwards, from {tally.end_seconds:.2f} s to {frame.time_seconds:.2f} s")
+        tally.num_read, tally.end_seconds = tally.num_read + 1, frame.time_seconds
+        if last is not None and same_frame(frame, last):
+            continue
+        if job.thin:
+            small = small_frame(frame.pixels)
+            if last_small is not None and grey_difference(small, last_small) < job.thin:
+                tally.num_thinned += 1
+                continue
+            last_small = small
+        yield frame
+        last = frame
+
+
 def _store_unit(job: ShardJob, source: Source, number: int, shard: ShardWriter) -> UnitRecord:
     unit, first_row = job.units[number], shard.num_rows
     digest = hashlib.blake2b(digest_size=16)
-    previous: Frame | None = None
-    num_read = num_bytes = 0
-    end_seconds = 0.0
+    tally, num_bytes = FrameTally(), 0
     try:
-        for frame in read_frames(source, unit, job.columns):
-            if previous is not None and frame.time_seconds < end_seconds:
-                raise Damaged(f"times go backwards, from {end_seconds:.2f} s to {frame.time_seconds:.2f} s")
-            num_read, end_seconds = num_read + 1, frame.time_seconds
-            if previous is not None and same_frame(frame, previous):
-                continue
+        for frame in _kept_frames(job, source, unit, tally):
             image = shrink(frame.pixels, job.short_side)
             jpeg = encode_jpeg(image, job.quality)
             shard.append(jpeg, frame.time_seconds, (image.height, image.width), number, frame.columns)
@@ -88,8 +117,7 @@ def _store_unit(job: ShardJob, source: Source, number: int, shard: ShardWriter) 
             for name in job.columns:
                 digest.update(frame.columns[name].astype(np.float32).tobytes())
             num_bytes += len(jpeg)
-            previous = frame
-        if previous is None:
+        if not tally.num_read:
             raise Damaged("holds no frame")
     except Damaged as damage:
         return UnitRecord(job.source, unit.key, unit.fingerprint, reason=str(damage))
@@ -100,8 +128,9 @@ def _store_unit(job: ShardJob, source: Source, number: int, shard: ShardWriter) 
         fingerprint=unit.fingerprint,
         first_row=first_row,
         num_frames=num_frames,
-        num_duplicates=num_read - num_frames,
+        num_duplicates=tally.num_read - num_frames - tally.num_thinned,
+        num_thinned=tally.num_thinned,
         num_bytes=num_bytes,
-        end_seconds=end_seconds,
+        end_seconds=tally.end_seconds,
         hash=digest.hexdigest(),
     )

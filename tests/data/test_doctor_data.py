@@ -42,6 +42,11 @@ def hold(frames: np.ndarray, first: int, end: int) -> np.ndarray:
     return frames
 
 
+def jump_at(row: int) -> np.ndarray:
+    """Return a column that is 0 before a row and 1 from it on."""
+    return (np.arange(LENGTH) >= row)[:, None].astype(float)
+
+
 def test_a_clean_data_set_and_its_store_have_no_finding(tmp_path: Path) -> None:
     root = with_bad(tmp_path / "set", RecordedEpisode(1))
     assert find(root) == {}
@@ -93,6 +98,16 @@ PLANTED: dict[str, tuple[Callable[[], RecordedEpisode], tuple[str, str], str]] =
         ("note", "idle"),
         BAD,
     ),
+    "another rate than stated": (
+        lambda: RecordedEpisode(1, seconds=1.3 * np.arange(LENGTH) / FPS),
+        ("warning", "rates"),
+        BAD,
+    ),
+    "jump of actions": (
+        lambda: RecordedEpisode(1, state=np.sin(np.arange(2 * LENGTH)).reshape(LENGTH, 2) + 90 * jump_at(11)),
+        ("warning", "action-jumps"),
+        BAD,
+    ),
     "nan": (
         lambda: RecordedEpisode(1, state=np.r_[np.ones((19, 2)), [[np.nan, 0]]]),
         ("error", "finite"),
@@ -121,6 +136,16 @@ def test_near_duplicates_are_told_from_equal_frames(tmp_path: Path) -> None:
     frames[::2, 0, 0] ^= 8  # one pixel flickers, as no frozen camera does
     found = find(with_bad(tmp_path / "set", RecordedEpisode(1, frames=frames)))
     assert found == {("warning", "near-duplicates"): {f"{BAD}/top"}}
+
+
+def test_decoded_frames_are_reduced_to_a_few_bytes_each(tmp_path: Path) -> None:
+    for num in (20, 80):
+        write_video(tmp_path / f"{num}.mp4", block_frames(0, num=num))
+    kept = {}
+    for picture in examine_data(tmp_path)[0].pictures:
+        fields = [getattr(picture, name) for name in type(picture).__dataclass_fields__]
+        kept[picture.episode] = sum(field.nbytes for field in fields if isinstance(field, np.ndarray))
+    assert (kept["80.mp4"] - kept["20.mp4"]) / 60 < 32
 
 
 def test_two_splits_share_an_episode(tmp_path: Path) -> None:

@@ -257,6 +257,7 @@ def test_a_source_is_added_with_the_settings_of_the_store(tmp_path):
         ({"short_side": 4}, "short_side must be 16"),
         ({"quality": 0}, "quality must be 1"),
         ({"workers": 0}, "workers must be at least 1"),
+        ({"thin": -1}, "thin must be 0 to 255"),
     ],
 )
 def test_bad_options(tmp_path, options, message):

@@ -86,7 +86,8 @@ def write_data_set(root: Path, episodes: Sequence[RecordedEpisode], *, splits: d
         length = len(each.seconds) if each.length is None else each.length
         lines.append({"episode_index": index, "tasks": ["push"], "length": length})
     (root / "meta/episodes.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    (root / "meta/stats.json").write_text(json.dumps({"action": {"mean": [0.0, 0.0]}}))
+    stats = {"action": [0.0, 0.0], "observation.state": [0.0, 0.0], CAMERA: [0.5, 0.5, 0.5]}
+    (root / "meta/stats.json").write_text(json.dumps({name: {"mean": mean} for name, mean in stats.items()}))
     values = {"dtype": "float32", "shape": [2], "names": ["x", "y"]}
     info = {
         "codebase_version": "v2.1", "fps": FPS, "total_episodes": len(episodes),

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from robossl.data.doctor.action_checks import check_actions, check_clipped, check_idle, check_jumps
+from robossl.data.doctor.column_checks import check_constant, check_finite, check_shift, check_still
 from robossl.data.doctor.facts import DataFacts
+from robossl.data.doctor.file_checks import check_counts, check_files, check_licence, check_notes
 from robossl.data.doctor.finding import Defect, Finding
 from robossl.data.doctor.limits import DoctorLimits
 from robossl.data.doctor.picture_checks import (
@@ -14,22 +17,7 @@ from robossl.data.doctor.picture_checks import (
     check_sizes,
     check_splits,
 )
-from robossl.data.doctor.table_checks import (
-    check_actions,
-    check_constant,
-    check_counts,
-    check_drift,
-    check_files,
-    check_finite,
-    check_idle,
-    check_lengths,
-    check_licence,
-    check_notes,
-    check_rates,
-    check_shift,
-    check_still,
-    check_times,
-)
+from robossl.data.doctor.time_checks import check_drift, check_lengths, check_rates, check_times
 
 Check = Callable[[DataFacts, DoctorLimits], Iterator[Defect]]
 
@@ -47,6 +35,8 @@ CHECKS: dict[str, Check] = {
     "constant": check_constant,
     "still": check_still,
     "idle": check_idle,
+    "clipped": check_clipped,
+    "action-jumps": check_jumps,
     "shift": check_shift,
     "finite": check_finite,
     "splits": check_splits,

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Float64, UInt8
+from jaxtyping import Bool, Float32, Float64, UInt8
 from numpy import ndarray
 
 from robossl.data.manifest import Problem
-from robossl.data.pictures import resize_grey
+from robossl.data.pictures import grey_difference
 
-SMALL_HW = (24, 32)  # size of a small frame, in pixels
+MOMENTS = 8  # frames by which episodes are compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +36,13 @@ class VideoFacts:
     seconds: Float64[ndarray, " n"] | None = None  # time of each frame
     row_seconds: Float64[ndarray, " n"] | None = None  # times of the rows of these frames, by the same clock
     damage: str = ""
+    camera: str = ""
+    size: str = ""  # width x height in pixels, as the container states it
 
 
 @dataclass(frozen=True, slots=True)
 class PictureFacts:
-    """The decoded frames of one episode and camera."""
+    """What the checks need of the decoded frames of one episode and camera; no frame is kept but a few small ones."""
 
     episode: str
     split: str
@@ -47,7 +50,11 @@ class PictureFacts:
     size: str  # width x height in pixels
     seconds: Float64[ndarray, " n"]
     end_seconds: float  # time of the last frame, even if the store dropped it as a repetition
-    small: UInt8[ndarray, "n h w"]  # grey
+    brightness: float  # mean grey level
+    darkest: UInt8[ndarray, " n"]  # smallest grey level of each small frame
+    brightest: UInt8[ndarray, " n"]
+    motion: Float32[ndarray, " n_minus_1"]  # mean absolute difference of neighbouring small frames, in grey levels
+    moments: UInt8[ndarray, "moments h w"]  # `MOMENTS` small frames, spread evenly
     repeats: Bool[ndarray, " n"]  # whether all pixels equal those of the frame before
 
     @property
@@ -56,12 +63,6 @@ class PictureFacts:
         steps = np.diff(self.seconds)
         steps = steps[steps > 0]
         return 1 / float(np.median(steps)) if len(steps) else 0.0
-
-    @property
-    def motion(self) -> Float[ndarray, " n_minus_1"]:
-        """Mean absolute difference of neighbouring small frames, in grey levels (0 to 255)."""
-        differences: ndarray = np.abs(np.diff(self.small.astype(np.int16), axis=0)).mean((1, 2))
-        return differences
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,9 @@ class DataFacts:
     pictures: list[PictureFacts]
     skipped: tuple[Problem, ...] = ()  # files that ingest would leave out
     notes: tuple[Problem, ...] = ()  # files that ingest would read with a correction
+    frames_per_s: float | None = None  # frames per second that the metadata states
+    sizes: dict[str, str] = field(default_factory=dict)  # camera -> width x height that the metadata states
+    is_thinned: bool = False  # whether a store lacks near-equal frames (`robossl ingest --thin`)
 
     @property
     def is_store(self) -> bool:
@@ -84,9 +88,35 @@ class DataFacts:
         return self.format == "store"
 
 
-def small_frame(pixels: UInt8[ndarray, "h w 3"]) -> UInt8[ndarray, "h w"]:
-    """Return a frame in grey at `SMALL_HW`."""
-    return resize_grey(pixels, SMALL_HW)
+def reduce_frames(
+    unit: tuple[str, str, str, str],
+    small: UInt8[ndarray, "n h w"],
+    *,
+    seconds: Float64[ndarray, " n"],
+    end_seconds: float,
+    repeats: Bool[ndarray, " n"],
+) -> PictureFacts:
+    """Reduce the small frames of an episode to what the checks need: some bytes for each frame.
+
+    Args:
+        unit: name of the episode, split, camera, and size of the decoded frames.
+        small: small frames in grey.
+        seconds: time of each frame.
+        end_seconds: time of the last frame, even if the store dropped it as a repetition.
+        repeats: whether all pixels equal those of the frame before.
+    """
+    motion = [grey_difference(before, after) for before, after in pairwise(small)]
+    return PictureFacts(
+        *unit,
+        seconds,
+        end_seconds,
+        brightness=float(small.mean()),
+        darkest=small.min((1, 2)),
+        brightest=small.max((1, 2)),
+        motion=np.array(motion, np.float32),
+        moments=small[np.linspace(0, len(small) - 1, MOMENTS).round().astype(int)],
+        repeats=repeats,
+    )
 
 
 def find_runs(flags: Bool[ndarray, " n"]) -> list[tuple[int, int]]:

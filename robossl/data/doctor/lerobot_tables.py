@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,15 @@ from robossl.data.manifest import Problem
 from robossl.data.source import Damaged
 from robossl.data.sources.lerobot_columns import read_matrix
 from robossl.data.sources.lerobot_meta import LeRobotEpisode, LeRobotMetadata, read_metadata
-from robossl.data.video import frame_times
+from robossl.data.video import Video
+
+
+class _Stream(NamedTuple):
+    """What a video file states about its frames."""
+
+    seconds: Float64[ndarray, " n"]
+    size: str  # width x height in pixels
+    damage: str = ""
 
 
 def read_lerobot_tables(
@@ -38,7 +46,7 @@ def read_lerobot_tables(
     videos: list[VideoFacts] = []
     problems: list[Problem] = []
     files: tuple[str, pa.Table | None] = ("", None)
-    times: dict[str, Float64[ndarray, " n"] | str] = {}
+    streams: dict[str, _Stream] = {}
     for episode in dataset.episodes:
         if unreadable_reason(root, episode.data_file):
             continue  # the listing names it
@@ -58,36 +66,14 @@ def read_lerobot_tables(
         tables.append(table)
         for camera, place in episode.videos.items():
             if not unreadable_reason(root, place.file):
-                if place.file not in times:
-                    times[place.file] = _times(root / place.file)
-                videos.append(_video_facts(times[place.file], episode, camera, table, dataset))
+                if place.file not in streams:
+                    streams[place.file] = _read_stream(root / place.file)
+                videos.append(_video_facts(streams[place.file], episode, camera, table, dataset))
     return tables, videos, problems
 
 
 def _name(episode: LeRobotEpisode) -> str:
     return f"episode_{episode.index:06d}"
-
-
-def check_metadata(root: Path) -> list[Problem]:
-    """Return what is wrong with the totals of `meta/info.json` and with `meta/stats.json`."""
-    found: list[Problem] = []
-    info = json.loads((root / "meta" / "info.json").read_text(encoding="utf-8"))
-    num_rows = sum(episode.length for episode in read_metadata(root).episodes)
-    if missing := [name for name in ("total_episodes", "total_frames") if name not in info]:
-        found.append(Problem("meta/info.json", f"lacks {' and '.join(missing)}, which lerobot needs"))
-    if info.get("total_frames", num_rows) != num_rows:
-        found.append(Problem("meta/info.json", f"says {info['total_frames']} frames, its episodes have {num_rows}"))
-    stats = root / "meta" / "stats.json"
-    if not stats.is_file():
-        has_own = (root / "meta" / "episodes_stats.jsonl").is_file()
-        return found if has_own else [*found, Problem("meta/stats.json", "is missing; policies normalise with it")]
-    try:
-        for name, values in json.loads(stats.read_text(encoding="utf-8")).items():
-            if not all(np.isfinite(np.asarray(value, np.float64)).all() for value in values.values()):
-                found.append(Problem("meta/stats.json", f"{name} has values that are not finite"))
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        found.append(Problem("meta/stats.json", f"cannot be read ({error})"))
-    return found
 
 
 def _read_rows(path: Path, dataset: LeRobotMetadata) -> pa.Table:
@@ -116,23 +102,30 @@ def _table_facts(
     )
 
 
-def _times(path: Path) -> Float64[ndarray, " n"] | str:
+def _read_stream(path: Path) -> _Stream:
     try:
-        return np.array(frame_times(path))
+        video = Video(path)
+        try:
+            height, width = video.hw
+            return _Stream(np.array(video.packet_times()), f"{width}x{height}")
+        finally:
+            video.close()
     except Damaged as error:
-        return str(error)
+        return _Stream(np.zeros(0), "", str(error))
 
 
 def _video_facts(
-    times: Float64[ndarray, " n"] | str,
+    stream: _Stream,
     episode: LeRobotEpisode,
     camera: str,
     table: TableFacts,
     dataset: LeRobotMetadata,
 ) -> VideoFacts:
-    name = f"{_name(episode)}/{camera.removeprefix('observation.images.').removeprefix('observation.')}"
-    if isinstance(times, str):
-        return VideoFacts(name, damage=times)
+    camera_name = camera.removeprefix("observation.images.").removeprefix("observation.")
+    name = f"{_name(episode)}/{camera_name}"
+    if stream.damage:
+        return VideoFacts(name, damage=stream.damage)
+    times = stream.seconds
     place, half = episode.videos[camera], 0.5 / dataset.frames_per_s
     length = len(table.seconds) if table.seconds is not None else episode.length
     if dataset.shared_files:
@@ -140,4 +133,4 @@ def _video_facts(
         end = place.from_seconds + length / dataset.frames_per_s if end == math.inf else end
         times = times[(times >= place.from_seconds - half) & (times < end - half)]
     rows = None if table.seconds is None else table.seconds + place.from_seconds
-    return VideoFacts(name, length, times, rows)
+    return VideoFacts(name, length, times, rows, camera=camera_name, size=stream.size)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float32
 from numpy import ndarray
 
-from robossl.data.doctor.facts import DataFacts, PictureFacts, TableFacts, find_runs
+from robossl.data.doctor.facts import MOMENTS, DataFacts, PictureFacts, TableFacts, find_runs
 from robossl.data.doctor.finding import Defect, Level
 from robossl.data.doctor.limits import DoctorLimits
 
@@ -17,7 +17,6 @@ NEAR = 0.5  # mean difference of neighbouring small frames, in grey levels, belo
 MUCH_NEAR, SOME_NEAR = 0.5, 0.1  # shares of an episode that are worth a warning and a note
 DARK, BRIGHT, FLAT = 16, 239, 3  # grey levels: all of a black frame below, of a white frame above; range of one colour
 ALIKE = 1.0  # mean difference of two episodes, in grey levels, below which they show the same
-MOMENTS = 8  # frames by which episodes are compared
 BLOCK = 512  # episodes that are compared at a time
 
 
@@ -39,8 +38,9 @@ def check_frozen(facts: DataFacts, limits: DoctorLimits) -> Iterator[Defect]:
             longest = int(steps.argmax())
             if steps[longest] >= limits.frozen_seconds:
                 detail = f"{steps[longest]:.1f} s from {table.seconds[longest]:.1f} s"
+                level: Level = "note" if facts.is_thinned else "warning"  # a thinned store has such gaps by design
                 remedy = "the camera froze, or frames are lost: look there, avoid clips across it"
-                yield Defect("warning", table.episode, "no new frame for a long time", remedy, detail)
+                yield Defect(level, table.episode, "no new frame for a long time", remedy, detail)
 
 
 def _frozen(picture: PictureFacts, spans: list[tuple[int, int]], table: TableFacts | None) -> Defect:
@@ -75,14 +75,14 @@ def check_near_duplicates(facts: DataFacts, limits: DoctorLimits) -> Iterator[De
         share = float((near_duplicates(picture, limits.frozen_seconds) & ~picture.repeats).mean())
         if share >= SOME_NEAR:
             level: Level = "warning" if share >= MUCH_NEAR else "note"
-            remedy = "thin these stretches, or draw fewer clips from the episode"
+            remedy = "thin them (robossl ingest --thin 0.5), or draw fewer clips from the episode"
             yield Defect(level, picture.episode, "long near-duplicate stretches", remedy, f"{share:.0%} of the frames")
 
 
 def check_blank(facts: DataFacts, limits: DoctorLimits) -> Iterator[Defect]:
     """Find frames that are black, white or of one colour."""
     for picture in facts.pictures:
-        low, high = picture.small.min((1, 2)).astype(int), picture.small.max((1, 2)).astype(int)
+        low, high = picture.darkest.astype(int), picture.brightest.astype(int)
         black, white = high < DARK, low > BRIGHT
         kinds = {"black": black, "white": white, "of one grey level": (high - low <= FLAT) & ~black & ~white}
         for kind, found in kinds.items():
@@ -95,16 +95,22 @@ def check_blank(facts: DataFacts, limits: DoctorLimits) -> Iterator[Defect]:
 
 
 def check_sizes(facts: DataFacts, limits: DoctorLimits) -> Iterator[Defect]:
-    """Find episodes whose frames have another size than most of the same camera."""
-    by_camera: dict[str, list[PictureFacts]] = defaultdict(list)
+    """Find episodes whose frames have another size than the metadata state, or than most of the same camera."""
+    by_camera: dict[str, dict[str, str]] = defaultdict(dict)
+    for video in facts.videos:
+        if video.size:
+            by_camera[video.camera][video.episode] = video.size
     for picture in facts.pictures:
-        by_camera[picture.camera].append(picture)
-    for pictures in by_camera.values():
-        usual = Counter(picture.size for picture in pictures).most_common(1)[0][0]
-        for picture in pictures:
-            if picture.size != usual:
+        by_camera[picture.camera][picture.episode] = picture.size
+    for camera, sizes in by_camera.items():
+        usual = Counter(sizes.values()).most_common(1)[0][0]
+        for episode, size in sizes.items():
+            if size != facts.sizes.get(camera, size):
+                remedy = "correct the shape in meta/info.json, or encode the videos again; lerobot trusts the shape"
+                yield Defect("warning", episode, f"size differs from the stated {facts.sizes[camera]}", remedy, size)
+            elif size != usual:
                 remedy = "check that the camera was not changed; views are resized, so training runs"
-                yield Defect("warning", picture.episode, f"size differs from the usual {usual}", remedy, picture.size)
+                yield Defect("warning", episode, f"size differs from the usual {usual}", remedy, size)
 
 
 def check_splits(facts: DataFacts, limits: DoctorLimits) -> Iterator[Defect]:
@@ -134,20 +140,16 @@ def _twice(level: Level, episode: str, split: str, other: str, other_split: str,
 
 def _alike(pictures: list[PictureFacts]) -> Iterator[tuple[int, int]]:
     """Yield pairs of moving episodes of equal length that show nearly the same at `MOMENTS` moments."""
-    chosen = [number for number, each in enumerate(pictures) if len(each.small) >= MOMENTS and each.motion.max() > NEAR]
+    chosen = [
+        number for number, each in enumerate(pictures) if len(each.seconds) >= MOMENTS and each.motion.max() > NEAR
+    ]
     if not chosen:
         return
-    signs = np.stack([_signature(pictures[number]) for number in chosen])
-    lengths = np.array([len(pictures[number].small) for number in chosen])
+    signs = np.stack([pictures[number].moments.reshape(-1) for number in chosen])
+    lengths = np.array([len(pictures[number].seconds) for number in chosen])
     for at, number in enumerate(chosen):
         near = np.flatnonzero(np.abs(lengths[at + 1 :] - lengths[at]) <= 0.02 * lengths[at]) + at + 1
         for block in range(0, len(near), BLOCK):
             rows = near[block : block + BLOCK]
-            for other in rows[np.abs(signs[rows] - signs[at]).mean(1) < ALIKE]:
+            for other in rows[np.abs(signs[rows].astype(np.float32) - signs[at]).mean(1) < ALIKE]:
                 yield number, chosen[other]
-
-
-def _signature(picture: PictureFacts) -> Float32[ndarray, " d"]:
-    at = np.linspace(0, len(picture.small) - 1, MOMENTS).round().astype(int)
-    signature: ndarray = picture.small[at].astype(np.float32).reshape(-1)
-    return signature

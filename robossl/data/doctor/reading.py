@@ -11,15 +11,18 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 
-from robossl.data.doctor.facts import DataFacts, PictureFacts, TableFacts, VideoFacts, small_frame
-from robossl.data.doctor.lerobot_tables import check_metadata, read_lerobot_tables
+from robossl.data.doctor.facts import DataFacts, PictureFacts, TableFacts, VideoFacts, reduce_frames
+from robossl.data.doctor.lerobot_metadata import check_metadata, read_sizes
+from robossl.data.doctor.lerobot_tables import read_lerobot_tables
 from robossl.data.files import VIDEO_SUFFIXES, stated_licence
 from robossl.data.index import read_entries
 from robossl.data.listed_sources import list_source
 from robossl.data.manifest import Problem
+from robossl.data.pictures import small_frame
 from robossl.data.source import Damaged, Listing, SourceOptions, Unit
 from robossl.data.source_checks import read_frames
 from robossl.data.sources import source_class
+from robossl.data.sources.lerobot_meta import read_metadata
 from robossl.data.store import Store
 from robossl.data.video import Video
 
@@ -41,8 +44,10 @@ def read_source_facts(path: Path, *, format: str, max_episodes: int | None, watc
     root, name, listing = list_source(path, format, None, SourceOptions())
     problems: list[Problem] = []
     tables: list[TableFacts] = []
+    frames_per_s, sizes = None, {}
     if name == "lerobot":
         tables, videos, problems = read_lerobot_tables(root, listing.columns)
+        frames_per_s, sizes = read_metadata(root).frames_per_s, read_sizes(root)
     else:
         videos = _file_videos(root, listing, watch)
     pictures, read_tables, damaged = _decode_units(root, name, listing, max_episodes, watch)
@@ -57,6 +62,8 @@ def read_source_facts(path: Path, *, format: str, max_episodes: int | None, watc
         pictures=pictures,
         skipped=(*listing.skipped, *problems, *(problem for problem in damaged if problem.path not in broken)),
         notes=(*listing.notes, *(check_metadata(root) if name == "lerobot" else ())),
+        frames_per_s=frames_per_s,
+        sizes=sizes,
     )
 
 
@@ -89,14 +96,16 @@ def read_store_facts(store: Store, *, max_episodes: int | None, watch: Watch) ->
             continue
         height, width = map(int, store.frame_hw[rows[0]])
         pictures.append(
-            PictureFacts(
-                episode=str(store.episode_id[number]),
-                split=str(store.episode_split[number]),
-                camera=str(cameras[number]),
-                size=f"{width}x{height}",
+            reduce_frames(
+                (
+                    str(store.episode_id[number]),
+                    str(store.episode_split[number]),
+                    str(cameras[number]),
+                    f"{width}x{height}",
+                ),
+                np.stack([small_frame(_decode_jpeg(store, row)) for row in rows]),
                 seconds=np.array(store.time_seconds[rows]),
                 end_seconds=float(store.end_seconds[number]),
-                small=np.stack([small_frame(_decode_jpeg(store, row)) for row in rows]),
                 repeats=_repeats(store, rows),
             )
         )
@@ -112,6 +121,7 @@ def read_store_facts(store: Store, *, max_episodes: int | None, watch: Watch) ->
         pictures=pictures,
         skipped=tuple(problem for source in manifest.sources for problem in source.skipped),
         notes=tuple(problem for source in manifest.sources for problem in source.notes),
+        is_thinned=manifest.thin > 0,
     )
 
 
@@ -122,7 +132,7 @@ def _decode_jpeg(store: Store, row: int) -> np.ndarray:
 
 
 def _repeats(store: Store, rows: np.ndarray) -> np.ndarray:
-    pictures = [bytes(store.jpeg(int(row))) for row in rows]
+    pictures = (bytes(store.jpeg(int(row))) for row in rows)
     return np.array([False, *(a == b for a, b in pairwise(pictures))])
 
 
@@ -172,10 +182,15 @@ def _decode_units(
             damaged.append(Problem(unit.key, str(error)))
         if small:
             camera, times = unit.labels.get("camera", ""), np.array(seconds, np.float64)
-            picture = PictureFacts(
-                unit.key, unit.split, camera, size, times, float(times[-1]), np.stack(small), np.array(repeats)
+            pictures.append(
+                reduce_frames(
+                    (unit.key, unit.split, camera, size),
+                    np.stack(small),
+                    seconds=times,
+                    end_seconds=float(times[-1]),
+                    repeats=np.array(repeats),
+                )
             )
-            pictures.append(picture)
             tables.append(
                 TableFacts(unit.key, unit.split, None, None, {key: np.stack(rows) for key, rows in columns.items()})
             )
