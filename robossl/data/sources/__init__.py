@@ -30,6 +30,7 @@ SOURCES = Registry(
         "tar": "robossl.data.sources.tar:TarSource",
         "hdf5": "robossl.data.sources.hdf5:Hdf5Source",
         "zarr": "robossl.data.sources.zarr:ZarrSource",
+        "rlds": "robossl.data.sources.rlds:RldsSource",
         "images": "robossl.data.sources.images:ImageFolderSource",
     },
 )
