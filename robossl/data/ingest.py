@@ -57,8 +57,8 @@ def ingest(
     Args:
         sources: folders or files to read: videos, images, parquet tables or tar archives of images, LeRobot datasets.
         out: folder of the store.
-        format: format of the sources: auto (detect it), lerobot, mp4 (any video), parquet, tar, hdf5, zarr, rlds or
-            images.
+        format: format of the sources: auto (detect it), lerobot, mp4 (any video), parquet, webdataset, tar, hdf5, zarr,
+            rlds or images.
         labels: csv file with labels. It has a column `path` (of a video, an image or an image folder, relative to the
             source), optionally a column `split` (such as train or val), and one column per label. `auto`: use the csv
             in the source folder, if there is one. `none`: no labels.
