@@ -22,12 +22,16 @@ _SCHEMA = "robossl.webdataset/1"
 _MARK = "convert.json"
 
 
-def convert(store: StrPath, *, to: Literal["webdataset"], out: StrPath) -> None:
+def convert(store: StrPath, *, to: Literal["lerobot-v3", "webdataset"], out: StrPath) -> None:
     """Write all episodes of a store in another format, with times, columns, labels and splits.
 
     webdataset: `SPLIT-000000.tar`, a sample per frame: the JPEG, and a json with `episode`, `time_seconds`, `split`,
     `labels` and `columns`; `robossl ingest` makes the same episodes of it. A run that was interrupted goes on if it is
     run again: each shard is complete or absent.
+
+    lerobot-v3: a LeRobotDataset v3.0 with an h264 video per recording and camera, at one rate; frames that ingest
+    dropped are written again, and of the labels only `task` and `camera` are kept. The folder appears once it is
+    complete.
 
     Args:
         store: Folder of the store.
@@ -35,7 +39,7 @@ def convert(store: StrPath, *, to: Literal["webdataset"], out: StrPath) -> None:
         out: Folder to write to.
 
     Raises:
-        InputError: `store` is no store, or `out` holds something else.
+        InputError: `store` is no store, `out` holds something else, or LeRobot cannot hold the episodes.
         ResourceError: the disk is full, or another process is writing to `out`.
 
     Example:
@@ -44,9 +48,14 @@ def convert(store: StrPath, *, to: Literal["webdataset"], out: StrPath) -> None:
         >>> convert("stores/clips", to="webdataset", out="clips_tars")
         clips_tars: 2 shards, 4 episodes, 245 frames
     """
-    if to != "webdataset":
-        raise InputError(f"--to must be webdataset, got {to!r}")
+    if to not in ("lerobot-v3", "webdataset"):
+        raise InputError(f"--to must be lerobot-v3 or webdataset, got {to!r}")
     opened, out = open_store(store), Path(out)
+    if to == "lerobot-v3":
+        from robossl.data.convert_lerobot import write_lerobot
+
+        print(write_lerobot(opened, out))
+        return
     about = json.dumps({"schema": _SCHEMA, "content_hash": opened.content_hash}, indent=1)
     _check_out(out, about)
     shards = list(_plan(opened))
