@@ -30,6 +30,7 @@ CHUNK = 1000  # files per folder
 _PLACE = "chunk-{chunk_index:03d}/file-{file_index:03d}"
 _NAMES = {"state": "observation.state"}  # the names of LeRobot
 _INDEX = {"timestamp": "float32", "frame_index": "int64", "episode_index": "int64", "index": "int64"}
+_ROUNDING = 2e-4  # how far a whole rate may be from the times, as a share; 30000/1001 is farther from 30
 _OFF_GRID = 0.1  # how far a time may be from the grid of the rate, in frames
 
 
@@ -64,10 +65,12 @@ def write_lerobot(store: Store, out: Path) -> str:
     with raise_disk_full(out.parent), Progress(unit="recordings") as progress:
         for number, recording in enumerate(recordings):
             place = {"chunk_index": number // CHUNK, "file_index": number % CHUNK}
-            index = _grid(store, next(iter(recording.cameras.values())), rate)
-            for camera, episode in recording.cameras.items():
+            grids = {camera: _grid(store, episode, rate) for camera, episode in recording.cameras.items()}
+            length = min(map(len, grids.values()))  # a camera may have stopped before the others
+            index = next(iter(grids.values()))[:length]
+            for camera, grid in grids.items():
                 file = _file(aside, f"videos/observation.images.{camera}", place, ".mp4")
-                _write_video(store, _grid(store, episode, rate)[: len(index)], file, rate)
+                _write_video(store, grid[:length], file, rate)
             start = rows[-1]["dataset_to_index"] if rows else 0
             table = _table(store, index, names, number, start, tasks.index(recording.task), rate)
             pq.write_table(table, _file(aside, "data", place, ".parquet"))
@@ -108,10 +111,14 @@ def _recordings(store: Store) -> list[StoredRecording]:
 
 def _shared_rate(store: Store) -> Fraction:
     steps = np.diff(store.time_seconds)
-    steps = steps[np.diff(store.episode_of(np.arange(store.num_frames))) == 0]
+    steps = steps[(np.diff(store.episode_of(np.arange(store.num_frames))) == 0) & (steps > 0)]
     if not len(steps):
         raise InputError(f"{store.path} holds single images, but LeRobot needs episodes; use --to webdataset")
-    rate = Fraction(1 / float(np.min(steps))).limit_denominator(1001)
+    # Steps are multiples of the shortest, for ingest drops frames; the sum is exact where single times are rounded.
+    per_second = float(np.rint(steps / steps.min()).sum() / steps.sum())
+    whole = round(per_second)
+    is_whole = whole > 0 and abs(per_second / whole - 1) < _ROUNDING
+    rate = Fraction(whole) if is_whole else Fraction(per_second).limit_denominator(1001)
     places = store.time_seconds * float(rate)
     off = np.abs(places - np.rint(places))
     if off.max() > _OFF_GRID:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
-from counters import check, jpeg
+from counters import check, jpeg, picture
 from lerobot_kit import code_of, grey_video
 from places import ROOT
 
@@ -49,6 +50,22 @@ def test_frames_that_ingest_dropped_are_written_again(tmp_path: Path) -> None:
     np.testing.assert_allclose([frame.time_seconds for frame in frames], np.arange(8) / 10, atol=1e-6)
     with pytest.raises(InputError, match="is not empty"):
         convert(tmp_path / "store", to="lerobot-v3", out=tmp_path / "set")
+
+
+def test_cameras_of_two_lengths_and_odd_sizes(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.hdf5", "w") as file:
+        for camera, length in (("long", 9), ("short", 6)):
+            frames = np.stack([picture(number, 47, 63) for number in range(length)])
+            file[f"data/demo_0/obs/{camera}_image"] = frames
+    ingest(tmp_path / "a.hdf5", out=tmp_path / "store", workers=1, image_fps=30)
+    convert(tmp_path / "store", to="lerobot-v3", out=tmp_path / "set")
+    source = source_class("lerobot")(tmp_path / "set")
+    units = source.listing().units
+    assert [unit.labels["camera"] for unit in units] == ["long", "short"]
+    for unit in units:
+        frames = list(source.frames(unit))
+        check(frames, list(range(6)), [number / 30 for number in range(6)])
+        assert frames[0].pixels.shape == (47, 63, 3)
 
 
 def test_single_images_are_refused(tmp_path: Path) -> None:
