@@ -20,6 +20,7 @@ COMMANDS = {
     "inspect": ("robossl.data.inspection:inspect", "say what a folder or file holds, before it is ingested"),
     "ingest": ("robossl.data.ingest:ingest", "turn videos and images into a store, once"),
     "merge": ("robossl.data.merge:merge", "join stores, such as the parts that several machines ingested"),
+    "convert": ("robossl.data.convert:convert", "write a store in another format, such as WebDataset"),
     "info": ("robossl.data.describe:info", "say what a store holds"),
     "stats": ("robossl.report.data_command:stats", "measure a store: hours, labels, brightness, motion, repetition"),
     "list": (

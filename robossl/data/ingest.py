@@ -61,8 +61,8 @@ def ingest(
     Args:
         sources: folders or files to read: videos, images, parquet tables or tar archives of images, LeRobot datasets.
         out: folder of the store.
-        format: format of the sources: auto (detect it), lerobot, mp4 (any video), parquet, tar, hdf5, zarr, mcap,
-            rosbag or images.
+        format: format of the sources: auto (detect it), lerobot, mp4 (any video), parquet, webdataset, tar, hdf5, zarr,
+            mcap, rosbag, rlds or images.
         labels: csv file with labels. It has a column `path` (of a video, an image or an image folder, relative to the
             source), optionally a column `split` (such as train or val), and one column per label. `auto`: use the csv
             in the source folder, if there is one. `none`: no labels.
@@ -71,8 +71,8 @@ def ingest(
         image_folders: how to read a folder of numbered images (0001.jpg, 0002.jpg, ...). `episodes`: each folder is one
             video. `images`: each image stands alone. `auto`: a folder is a video if its name says so (episode_3) or if
             neighbouring images look alike.
-        image_fps: frame rate, in frames per second, of numbered images and of HDF5 and Zarr episodes, which hold no
-            times. If not given: the rate that the file states or its format is recorded at, else 10.
+        image_fps: frame rate, in frames per second, of numbered images and of HDF5, Zarr and RLDS episodes, which hold
+            no times. If not given: the rate that the file states or its format is recorded at, else 10.
         licence: licence of the sources. If not given: the licence stated in the files beside the data.
         short_side: shorter side of stored frames in pixels; larger frames are shrunk, smaller frames kept. If not
             given: the value of the store, or 256 for a new store.

@@ -131,3 +131,12 @@ def test_one_wrong_row_costs_its_episode(wrong: list[float], tmp_path: Path) -> 
     (skipped,) = manifest.sources[0].skipped
     assert skipped.path == "episode_000001/top" and "column target has rows of" in skipped.reason
     assert manifest.sources[0].columns == {"state": 2, "target": 2}
+
+
+def test_lance_tables_are_refused_in_one_line_without_a_store(tmp_path: Path) -> None:
+    root = write_v3(tmp_path / "set", [4])
+    shutil.rmtree(root / "data")
+    (root / "data" / "frames.lance" / "_versions").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"stored as Lance \(data/frames.lance\), .* pip install pylance"):
+        ingest(root, out=tmp_path / "store", workers=1)
+    assert not (tmp_path / "store").exists()

@@ -27,11 +27,13 @@ SOURCES = Registry(
         "lerobot": "robossl.data.sources.lerobot:LeRobotSource",
         "mp4": "robossl.data.sources.mp4:Mp4Source",
         "parquet": "robossl.data.sources.parquet:ParquetSource",
+        "webdataset": "robossl.data.sources.webdataset:WebDatasetSource",
         "tar": "robossl.data.sources.tar:TarSource",
         "hdf5": "robossl.data.sources.hdf5:Hdf5Source",
         "zarr": "robossl.data.sources.zarr:ZarrSource",
         "mcap": "robossl.data.sources.mcap:McapSource",
         "rosbag": "robossl.data.sources.rosbag:RosbagSource",
+        "rlds": "robossl.data.sources.rlds:RldsSource",
         "images": "robossl.data.sources.images:ImageFolderSource",
     },
 )

@@ -75,6 +75,7 @@ def read_metadata(root: Path) -> LeRobotMetadata:
         version = str(info["codebase_version"])
         if version not in VERSIONS:
             raise InputError(f"{root} is LeRobotDataset {version}; supported are {', '.join(VERSIONS)}")
+        _refuse_lance(root)
         notes: list[Problem] = []
         shared = version == "v3.0"
         features: dict[str, dict[str, Any]] = info["features"]
@@ -100,6 +101,16 @@ def read_metadata(root: Path) -> LeRobotMetadata:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{root} has unusable LeRobot metadata ({type(error).__name__}: {error})") from None
+
+
+def _refuse_lance(root: Path) -> None:
+    """Refuse a data set whose tables are Lance folders instead of parquet files."""
+    lance = next((path for pattern in ("*.lance", "*/*.lance") for path in sorted(root.glob(pattern))), None)
+    if lance is not None and next(root.glob("data/**/*.parquet"), None) is None:
+        raise InputError(
+            f"{root} is stored as Lance ({lance.relative_to(root)}), but parquet is read; download that version, "
+            "or convert it: pip install pylance, then write lance.dataset(PATH).to_table() to data/ as info.json says"
+        )
 
 
 def _frames_per_s(stated: Any) -> float:

@@ -81,7 +81,7 @@ class TarSource:
                 for member in tar:
                     if Path(member.name).suffix.lower() not in IMAGE_SUFFIXES:
                         continue
-                    reason = _refusal(member, size)
+                    reason = refuse_member(member, size)
                     if reason:
                         skipped.append(Problem(f"{archive}:{escape_name(member.name)}", reason))
                         continue
@@ -101,7 +101,8 @@ class TarSource:
         return found
 
 
-def _refusal(member: tarfile.TarInfo, archive_bytes: int) -> str:
+def refuse_member(member: tarfile.TarInfo, archive_bytes: int) -> str:
+    """Return why a member of an archive must not or cannot be read; "" if it may be read."""
     if not is_utf8(member.name):
         return NOT_UTF8
     if leaves_root(member.name):
