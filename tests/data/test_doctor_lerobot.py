@@ -57,3 +57,7 @@ def test_clipped_actions_are_told_from_a_switch(tmp_path: Path) -> None:
     (found,) = find(write_data_set(tmp_path / "set", episodes), "clipped")
     assert (found.level, found.episode) == ("note", "")
     assert found.detail.startswith("indices 0, up to 3")
+    for number, each in enumerate(episodes):
+        each.state = np.c_[np.minimum(np.sin(np.arange(LENGTH) + number), -0.5), np.arange(LENGTH)]
+    (found,) = find(write_data_set(tmp_path / "most", episodes), "clipped")
+    assert (found.level, found.detail[:9]) == ("warning", "indices 0")

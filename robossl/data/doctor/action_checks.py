@@ -15,7 +15,7 @@ from robossl.data.doctor.limits import DoctorLimits
 
 IDLE = 0.5  # share of an episode without a new action
 MUCH_CLIPPED, SOME_CLIPPED = 0.5, 0.1  # shares of rows at the smallest or largest value: a warning, a note
-FEW_VALUES = 10  # a value with fewer levels is a switch (an open or closed gripper), not clipped
+FEW_VALUES = 5  # a value with fewer levels is a switch (an open or closed gripper), not clipped
 JUMP = 8.0  # size of a sudden step, in usual steps
 USUAL = 0.95  # quantile of the steps that are not 0, which is a usual step
 
