@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -13,6 +15,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 RETRIES = 5  # times that a task is run again after its worker or its machine died
+CONNECT_SECONDS = 5.0
 WAITING = 2  # tasks handed in for each CPU of the cluster
 
 
@@ -60,10 +63,13 @@ def _import_ray() -> Any:
 def _start(ray: Any) -> None:
     address = os.environ.get("RAY_ADDRESS")
     try:
+        if address and re.fullmatch(r"[^:/]+:\d+", address):  # Ray itself would try for minutes
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
         ray.init(
             address=address, log_to_driver=False, logging_level="ERROR", include_dashboard=None if address else False
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         said = str(error).strip().splitlines()[0]
         raise ResourceError(
             f"no Ray cluster at {address or 'this machine'} ({said}); set RAY_ADDRESS=HOST:PORT"

@@ -1,4 +1,4 @@
-"""RLDS, written by tensorflow-datasets (tests/kits/make_rlds.py): the right frames and columns, and what is refused."""
+"""RLDS, written by tensorflow-datasets (tools/make_rlds.py): the right frames and columns, and what is refused."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Write tests/data/rlds with tensorflow-datasets, which the tests themselves do not need.
 
     pip install tensorflow-cpu tensorflow-datasets
-    python tests/kits/make_rlds.py tests/data/rlds
+    python tools/make_rlds.py tests/data/rlds
 
 Made with tensorflow 2.21.0 and tensorflow-datasets 4.9.10. Four episodes of 5, 6, 7 and 8 steps for `train` (two
 shards), two of 3 and 4 for `val`. The picture of step s in episode e shows the number 16 e + s.
